@@ -1,0 +1,111 @@
+"""Everything about an engine that can be set."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vaka.models.base import Model
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class EngineConfig(Model):
+    """Settings of one engine. Times are seconds, sizes bytes."""
+
+    home: Path = Path("vaka-home")
+    """Folder that holds everything the engine keeps: job store, job folders, embedded Storage."""
+    instance: str = "vaka"
+    """Name of the installation, in container names and labels. Engines that share a store share it;
+    engines that share only a daemon must differ, because each collects what carries its name."""
+    store_url: str | None = None
+    """SQLAlchemy URL of the job store; None is SQLite in `home`. `postgresql+psycopg://…` for several
+    engines on one store."""
+    storage_url: str | None = None
+    """Where mapping reads and writes, and where the catalog is; None is `local://` in `home`."""
+    catalog_url: str | None = None
+    """Where tokens, components and configurations are, when apart from `storage_url`."""
+    runtime_url: str = "docker://"
+    """What runs containers: `docker://` is the daemon of `DOCKER_HOST` or the system socket,
+    `docker+unix:///path`, `docker+tcp://host:port` name one."""
+    worker: bool = True
+    """False: accept and show jobs, run none; another engine on the same store runs them."""
+    stack_id: str = "localhost"
+    """What components see as `KBC_STACKID`."""
+    storage_api_url: str = "http://127.0.0.1:8080"
+    """What components that are given the token see as `KBC_URL`."""
+
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    """Jobs that run at a time. A running container costs the engine nearly nothing; what jobs need of
+    the host is bounded by `memory_bytes`."""
+    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Memory that running jobs may reserve together; None is four fifths of the host's."""
+    starting: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
+    """Containers that are being created or started at a time. More than twice the cores buys under
+    15 % of throughput and costs latency linearly (measured on Docker Engine 20.10)."""
+    cpus: float = 2
+    """CPUs of one container, at most."""
+    container_user: str | None = None
+    """`uid:gid` of containers; None is the service's own, or 1000:1000 when the service is root."""
+    container_log_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """Output of one container that the daemon keeps, so that it can be read after a restart."""
+
+    lease: Seconds = 30.0
+    """How long a claimed job stays its owner's without a sign of life."""
+    reconcile_interval: Seconds = 60.0
+    """How often the store is compared with what the daemon has."""
+    idle_poll: Seconds = 5.0
+    """How often the store is asked for jobs that another process put there, when nothing told us."""
+    stop_grace: Annotated[float, Field(ge=0)] = 10.0
+    """Between asking a container to stop and killing it."""
+    cleanup_timeout: Seconds = 30.0
+    """Bound on removing one container."""
+    action_timeout: Seconds = 45.0
+    """Container run time of one synchronous action (runner.md section 8)."""
+    action_concurrency: Annotated[int, Field(ge=1)] = 16
+    """Synchronous actions at a time; more are refused."""
+    pull_attempts: Annotated[int, Field(ge=1)] = 20
+    """Tries to pull an image (runner.md section 10.5)."""
+    pull_timeout: Seconds = 3600.0
+    """One try to pull an image."""
+    restart_limit: Annotated[int, Field(ge=0)] = 3
+    """How often a job is started from scratch after the runtime failed to run its container."""
+    shutdown: Literal["drain", "adopt", "stop"] = "drain"
+    """What leaving the engine does to running jobs: wait for them, leave their containers to the next
+    engine, or cancel them."""
+    event_line_bytes: Annotated[int, Field(ge=256)] = 64_000
+    """Longest line of output kept whole; what is beyond is cut and said so."""
+
+    @property
+    def effective_store_url(self) -> str:
+        return self.store_url or f"sqlite:///{self.home.absolute()}/vaka.db"
+
+    @property
+    def effective_storage_url(self) -> str:
+        return self.storage_url or f"local://{self.home.absolute()}/storage"
+
+    @property
+    def effective_catalog_url(self) -> str:
+        return self.catalog_url or self.effective_storage_url
+
+    @property
+    def effective_user(self) -> str:
+        """`uid:gid` that containers run as, unless their component needs the image's own user."""
+        if self.container_user is not None:
+            return self.container_user
+        uid, gid = os.geteuid(), os.getegid()
+        return "1000:1000" if uid == 0 else f"{uid}:{gid}"
+
+    @property
+    def effective_memory_bytes(self) -> int:
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 4 // 5
+
+    @property
+    def host(self) -> str:
+        return socket.gethostname()

@@ -1,0 +1,154 @@
+"""The error tree.
+
+```
+EngineError
+├── UserError                who asked can mend it; the message is shown to them as it is
+│   ├── NotFound                 .kind  .id
+│   ├── Conflict                 something of that name, or another version of it, is there already
+│   ├── AccessDenied             the token is known and lacks the right
+│   ├── AuthenticationFailed     the token is missing, unknown, expired or disabled
+│   ├── InvalidInput             .path: a configuration, definition, manifest or request is not valid
+│   ├── MappingFailed            input or output mapping could not be done as asked
+│   ├── ContainerFailed          .exit_code  .stderr_tail
+│   ├── OutOfMemory              .limit  .peak
+│   └── DeadlineExceeded         .seconds  .setting
+└── ApplicationError         an operator must look; the author sees only a fixed text and an id
+    ├── PluginError              .plugin  .hook
+    ├── InvalidDefinition        a component's definition cannot be used
+    ├── ComponentCrashed         .exit_code  .stderr_tail: the component's own application error
+    ├── ImageUnavailable         .reference
+    ├── ContainerLost            .name: the container vanished before its end was seen
+    ├── RuntimeUnavailable       the container runtime does not answer
+    └── StoreUnavailable         the job store does not answer, or its disk is full
+```
+
+A message says what happened, to which thing, and what to do; facts are attributes. Whatever is raised
+and is not in the tree is a bug and treated as an `ApplicationError`. No secret ever enters a message.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Everything the engine raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UserError(EngineError):
+    """A failure that the author of a job or a request can mend."""
+
+
+class NotFound(UserError):
+    """The thing named does not exist, or not for this project."""
+
+    def __init__(self, message: str, *, kind: str, id: str) -> None:  # noqa: A002 - the thing's id
+        super().__init__(message)
+        self.kind = kind
+        self.id = id
+
+
+class Conflict(UserError):
+    """The thing is there already, or has changed since it was read."""
+
+
+class AccessDenied(UserError):
+    """The token is valid and does not have the right that the call needs."""
+
+
+class AuthenticationFailed(UserError):
+    """The token is missing, unknown, expired or disabled."""
+
+
+class InvalidInput(UserError):
+    """A configuration, manifest, state or request does not have the shape it must have."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class MappingFailed(UserError):
+    """Input or output mapping could not be done as asked."""
+
+
+class ContainerFailed(UserError):
+    """A component ended with its user-error code (1), or told to hide application errors."""
+
+    def __init__(self, message: str, *, exit_code: int, stderr_tail: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+
+class OutOfMemory(UserError):
+    """The kernel ended a container because it passed its memory limit.
+
+    `limit` and `peak` are bytes; `peak` is None where the daemon does not tell.
+    """
+
+    def __init__(self, message: str, *, limit: int, peak: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.peak = peak
+
+
+class DeadlineExceeded(UserError):
+    """A container ran longer than it may; `setting` names what set the limit."""
+
+    def __init__(self, message: str, *, seconds: float, setting: str) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.setting = setting
+
+
+class ApplicationError(EngineError):
+    """A failure that an operator or a developer must look at."""
+
+
+class PluginError(ApplicationError):
+    """A plugin broke its contract."""
+
+    def __init__(self, message: str, *, plugin: str, hook: str) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.hook = hook
+
+
+class InvalidDefinition(ApplicationError):
+    """A component's definition cannot be used."""
+
+
+class ComponentCrashed(ApplicationError):
+    """A component ended with an exit code above 1."""
+
+    def __init__(self, message: str, *, exit_code: int, stderr_tail: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+
+class ImageUnavailable(ApplicationError):
+    """An image is not on the host and cannot be pulled."""
+
+    def __init__(self, message: str, *, reference: str) -> None:
+        super().__init__(message)
+        self.reference = reference
+
+
+class ContainerLost(ApplicationError):
+    """A container that had been started is gone and nobody saw its end."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class RuntimeUnavailable(ApplicationError):
+    """The container runtime does not answer."""
+
+
+class StoreUnavailable(ApplicationError):
+    """The job store cannot be read or written."""

@@ -1,0 +1,610 @@
+"""The plugin surface: hooks, and the interfaces that plugins implement.
+
+A hook is synchronous and answers one question, *who handles this?* It returns an object whose async
+methods do the work, or None to pass. Hooks are called by name, so a plugin takes only the arguments
+it needs. A plugin is a module or object with `@hookimpl` functions; it registers through the entry
+point group `vaka`, or is handed to `Engine(plugins=[...])`.
+
+The hook API is versioned by the distribution's major version.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import pluggy
+
+from vaka.models.catalog import (
+    Component,
+    Configuration,
+    ConfigurationRow,
+    ConfigurationVersion,
+    Project,
+    Role,
+    State,
+    Token,
+)
+from vaka.models.container import (
+    ContainerExit,
+    ContainerSpec,
+    ContainerStatus,
+    ImageInfo,
+    OutputChunk,
+    RegistryAuth,
+    RuntimeInfo,
+    StreamName,
+)
+from vaka.models.event import Event
+from vaka.models.storage import (
+    BucketDetail,
+    DeleteWhere,
+    ExportOptions,
+    ExportResult,
+    FileDetail,
+    FileQuery,
+    FileUpload,
+    LoadResult,
+    StorageScope,
+    TableDetail,
+    TableLoad,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = [
+    "Catalog",
+    "ContainerRuntime",
+    "Encryptor",
+    "FileBackend",
+    "MappingBackend",
+    "Resource",
+    "SpecContext",
+    "TableBackend",
+    "hookimpl",
+    "hookspec",
+]
+
+PROJECT = "vaka"
+_F = TypeVar("_F", bound=Callable[..., Any])
+hookspec = pluggy.HookspecMarker(PROJECT)
+_hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+def hookimpl(function: _F) -> _F:
+    """Mark a function as the implementation of the hook it is named after."""
+    return _hookimpl(function)
+
+
+class Resource(ABC):  # noqa: B024 - both methods have a useful default
+    """Something the engine opens before use and closes when it ends. Both are called once."""
+
+    async def open(self) -> None:  # noqa: B027 - most need nothing
+        """Connect, create what is missing. Raise `ApplicationError` when it cannot work."""
+
+    async def aclose(self) -> None:  # noqa: B027
+        """Let go of everything. Must not fail; called also after a failed `open`."""
+
+
+class TableBackend(ABC):
+    """Tables of a project, addressed by `<stage>.<bucket>.<table>`.
+
+    Every method raises `NotFound` for a table or bucket that is not there, `InvalidInput` for a
+    column, name or option that cannot be, and `MappingFailed` for data that does not fit. A method
+    that changes something has made it durable when it returns, and changed nothing when it raises,
+    is cancelled, or the process dies in it.
+    """
+
+    @abstractmethod
+    async def list_buckets(self, scope: StorageScope) -> list[BucketDetail]:
+        """All buckets, sorted by id."""
+
+    @abstractmethod
+    async def bucket(self, scope: StorageScope, bucket_id: str) -> BucketDetail:
+        """One bucket."""
+
+    @abstractmethod
+    async def create_bucket(
+        self, scope: StorageScope, stage: str, name: str, *, description: str = ""
+    ) -> BucketDetail:
+        """A new bucket `<stage>.c-<name>`; `Conflict` when it is there."""
+
+    @abstractmethod
+    async def drop_bucket(
+        self, scope: StorageScope, bucket_id: str, *, force: bool = False
+    ) -> None:
+        """Remove a bucket; with tables in it only when `force`, else `Conflict`."""
+
+    @abstractmethod
+    async def list_tables(
+        self, scope: StorageScope, bucket_id: str | None = None
+    ) -> list[TableDetail]:
+        """All tables, or those of one bucket, sorted by id."""
+
+    @abstractmethod
+    async def table(self, scope: StorageScope, table_id: str) -> TableDetail:
+        """One table with its columns, key, counts, dates and metadata."""
+
+    @abstractmethod
+    async def create_table(
+        self,
+        scope: StorageScope,
+        table_id: str,
+        columns: Sequence[str],
+        *,
+        primary_key: Sequence[str] = (),
+    ) -> TableDetail:
+        """A new empty table in an existing bucket; `Conflict` when it is there."""
+
+    @abstractmethod
+    async def drop_table(self, scope: StorageScope, table_id: str) -> None:
+        """Remove a table with its data."""
+
+    @abstractmethod
+    async def export(
+        self, scope: StorageScope, table_id: str, options: ExportOptions, target: Path
+    ) -> ExportResult:
+        """Write the rows asked for to the new file `target`, from one consistent moment.
+
+        CSV is RFC 4180 in UTF-8, every field quoted, lines ended by LF (mapping.md section 10.5).
+        """
+
+    @abstractmethod
+    async def preview(
+        self, scope: StorageScope, table_id: str, options: ExportOptions
+    ) -> tuple[tuple[str, ...], list[tuple[str | None, ...]]]:
+        """Column names and rows as text, at most `options.limit` (100 when None)."""
+
+    @abstractmethod
+    async def load(self, scope: StorageScope, loads: Sequence[TableLoad]) -> list[LoadResult]:
+        """Load one table or several: all of them land, or none (see `TableLoad`)."""
+
+    @abstractmethod
+    async def delete_rows(
+        self, scope: StorageScope, table_id: str, where: DeleteWhere | None
+    ) -> int:
+        """Delete the rows that match, all with None; return how many."""
+
+    @abstractmethod
+    async def add_columns(
+        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+    ) -> TableDetail:
+        """Add columns at the end; existing rows get empty values."""
+
+    @abstractmethod
+    async def drop_column(self, scope: StorageScope, table_id: str, column: str) -> TableDetail:
+        """Remove a column that is not part of the key."""
+
+    @abstractmethod
+    async def set_primary_key(
+        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+    ) -> TableDetail:
+        """Replace the key, by none when empty; `MappingFailed` when values are not unique."""
+
+    @abstractmethod
+    async def write_metadata(
+        self,
+        scope: StorageScope,
+        object_id: str,
+        provider: str,
+        metadata: Mapping[str, str],
+        columns: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Set metadata keys of a bucket or table, and of a table's columns."""
+
+
+class FileBackend(ABC):
+    """Files of a project, addressed by a growing integer id."""
+
+    @abstractmethod
+    async def list_files(self, scope: StorageScope, query: FileQuery) -> list[FileDetail]:
+        """Files that match, newest first. `InvalidInput` for a query that cannot be parsed."""
+
+    @abstractmethod
+    async def file(self, scope: StorageScope, file_id: int) -> FileDetail:
+        """One file; `NotFound` when it is not there or has expired."""
+
+    @abstractmethod
+    async def upload(
+        self,
+        scope: StorageScope,
+        upload: FileUpload,
+        source: Path | Sequence[Path],
+        *,
+        import_key: str | None = None,
+    ) -> FileDetail:
+        """Store a file, or the slices of one. Durable and listed when it returns.
+
+        A second upload with the same `import_key` stores nothing and returns the first one's file.
+        """
+
+    @abstractmethod
+    async def download(self, scope: StorageScope, file_id: int, target: Path) -> FileDetail:
+        """Write a file's bytes to the new file `target`, a sliced one's to the new folder `target`."""
+
+    @abstractmethod
+    async def delete(self, scope: StorageScope, file_id: int) -> None:
+        """Remove a file."""
+
+    @abstractmethod
+    async def add_tags(self, scope: StorageScope, file_id: int, tags: Sequence[str]) -> None:
+        """Add tags; those it has already are no error."""
+
+    @abstractmethod
+    async def remove_tags(self, scope: StorageScope, file_id: int, tags: Sequence[str]) -> None:
+        """Remove tags; those it does not have are no error."""
+
+
+class MappingBackend(Resource):
+    """What input mapping reads from and output mapping writes to.
+
+    It knows projects by their id only: nothing of tokens, components or configurations.
+    """
+
+    @property
+    @abstractmethod
+    def tables(self) -> TableBackend: ...
+
+    @property
+    @abstractmethod
+    def files(self) -> FileBackend: ...
+
+    @property
+    def backend_name(self) -> str:
+        """Word for the table backend in bucket and table documents."""
+        return "snowflake"
+
+
+class Catalog(Resource):
+    """Projects, tokens, components, configurations with rows and versions, and state.
+
+    `NotFound` for what is not there, `Conflict` for what is there already, durable on return.
+    """
+
+    @abstractmethod
+    async def projects(self) -> list[Project]: ...
+
+    @abstractmethod
+    async def project(self, project: str) -> Project: ...
+
+    @abstractmethod
+    async def create_project(
+        self, name: str, *, features: Sequence[str] = (), limits: Mapping[str, Any] | None = None
+    ) -> Project: ...
+
+    @abstractmethod
+    async def verify_token(self, secret: str) -> Token:
+        """The token of this secret; `AuthenticationFailed` when unknown, expired or revoked."""
+
+    @abstractmethod
+    async def create_token(
+        self,
+        project: str,
+        description: str,
+        role: Role,
+        *,
+        expires: datetime | None = None,
+        component_access: Sequence[str] | None = None,
+        bucket_permissions: Mapping[str, str] | None = None,
+    ) -> tuple[Token, str]:
+        """A new token and its secret, which is kept nowhere and shown only now."""
+
+    @abstractmethod
+    async def tokens(self, project: str) -> list[Token]: ...
+
+    @abstractmethod
+    async def revoke_token(self, project: str, token_id: str) -> None: ...
+
+    @abstractmethod
+    async def put_component(self, document: Mapping[str, Any]) -> Component:
+        """Register a component, or replace it: a document with `id`, `type`, `name`, `data`, ..."""
+
+    @abstractmethod
+    async def component(self, component_id: str) -> Component: ...
+
+    @abstractmethod
+    async def components(self) -> list[Component]: ...
+
+    @abstractmethod
+    async def delete_component(self, component_id: str) -> None: ...
+
+    @abstractmethod
+    async def configuration(
+        self, project: str, component_id: str, config_id: str, *, version: int | None = None
+    ) -> Configuration:
+        """One configuration with its rows, the current version or an older one."""
+
+    @abstractmethod
+    async def configurations(
+        self, project: str, component_id: str | None = None
+    ) -> list[Configuration]: ...
+
+    @abstractmethod
+    async def create_configuration(
+        self,
+        project: str,
+        component_id: str,
+        name: str,
+        *,
+        config_id: str | None = None,
+        description: str = "",
+        configuration: Any = None,
+        is_disabled: bool = False,
+        change_description: str = "",
+        token: Token | None = None,
+    ) -> Configuration: ...
+
+    @abstractmethod
+    async def update_configuration(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        changes: Mapping[str, Any],
+        *,
+        change_description: str = "",
+        expected_version: int | None = None,
+        token: Token | None = None,
+    ) -> Configuration:
+        """Set any of `name`, `description`, `configuration`, `is_disabled`, `rows_sort_order`.
+
+        A new version only when something really changed; `Conflict` when the current version is not
+        `expected_version`.
+        """
+
+    @abstractmethod
+    async def delete_configuration(
+        self, project: str, component_id: str, config_id: str, *, token: Token | None = None
+    ) -> None:
+        """Move to the trash; a second time: remove for good."""
+
+    @abstractmethod
+    async def configuration_versions(
+        self, project: str, component_id: str, config_id: str
+    ) -> list[ConfigurationVersion]:
+        """All versions, newest first."""
+
+    @abstractmethod
+    async def rollback_configuration(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        version: int,
+        *,
+        token: Token | None = None,
+    ) -> Configuration:
+        """A new version with the content and rows of an older one; state stays."""
+
+    @abstractmethod
+    async def create_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        row_id: str | None = None,
+        name: str = "",
+        description: str = "",
+        configuration: Any = None,
+        is_disabled: bool = False,
+        change_description: str = "",
+        token: Token | None = None,
+    ) -> ConfigurationRow: ...
+
+    @abstractmethod
+    async def update_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        changes: Mapping[str, Any],
+        *,
+        change_description: str = "",
+        token: Token | None = None,
+    ) -> ConfigurationRow: ...
+
+    @abstractmethod
+    async def delete_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        *,
+        token: Token | None = None,
+    ) -> None: ...
+
+    @abstractmethod
+    async def state(
+        self, project: str, component_id: str, config_id: str, row_id: str | None = None
+    ) -> State:
+        """The stored state of a configuration, or of one of its rows; an empty one has version 0."""
+
+    @abstractmethod
+    async def put_state(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str | None,
+        value: Any,
+        *,
+        expected_version: int | None = None,
+        key: str | None = None,
+    ) -> State:
+        """Replace a state.
+
+        `Conflict` when its version is not `expected_version`. A second call with the same `key`
+        changes nothing and returns what is there.
+        """
+
+
+class ContainerRuntime(Resource):
+    """Runs containers. Names are the identity: the engine can ask for one after a restart."""
+
+    @abstractmethod
+    async def info(self) -> RuntimeInfo:
+        """What answers; `RuntimeUnavailable` when nothing does."""
+
+    @abstractmethod
+    async def prepare_image(
+        self,
+        reference: str,
+        *,
+        digest: str | None = None,
+        auth: RegistryAuth | None = None,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> ImageInfo:
+        """Make sure that an image is on the host, by one try; `ImageUnavailable` when it is not.
+
+        With the `digest` it already has, nothing is pulled; without, the registry is asked whether
+        the tag has moved. An image that only the host knows is used as it is.
+        """
+
+    @abstractmethod
+    async def create(self, spec: ContainerSpec) -> ContainerStatus:
+        """Create a container without starting it.
+
+        Idempotent by name: what an earlier, unanswered try has made is returned. `ApplicationError`
+        with the runtime's words when it refuses.
+        """
+
+    @abstractmethod
+    async def start(self, name: str) -> None:
+        """Start a created container; nothing when it runs. `ApplicationError` when it cannot be."""
+
+    @abstractmethod
+    async def find(self, name: str) -> ContainerStatus | None:
+        """The container of this name, or None."""
+
+    @abstractmethod
+    async def list_containers(self, labels: Mapping[str, str]) -> list[ContainerStatus]:
+        """All containers, in any phase, that carry all these labels."""
+
+    @abstractmethod
+    def output(
+        self, name: str, *, skip: Mapping[StreamName, int] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[OutputChunk]]:
+        """What a container prints, from its first byte to its end, less `skip` bytes a stream.
+
+        May be entered before `start`, and then nothing is missed; on a running or ended container it
+        tells what was printed so far and goes on. Reading slowly slows the container, and loses
+        nothing. Raises `RuntimeUnavailable` when the connection breaks.
+        """
+
+    @abstractmethod
+    async def wait(self, name: str) -> ContainerExit:
+        """Wait for a container's end. `ContainerLost` when there is no such container."""
+
+    @abstractmethod
+    async def stop(self, name: str, *, grace: float) -> None:
+        """Ask a container to end, kill it after `grace` seconds. Nothing when it is not running."""
+
+    @abstractmethod
+    async def remove(self, name: str) -> None:
+        """Kill if needed and remove, and return when it is verified gone."""
+
+
+class Encryptor(ABC):
+    """Wraps and unwraps data keys in a scope (encryption.md section 10.6)."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def code(self) -> str:
+        """Short word in the ciphers' header; unique."""
+
+    @abstractmethod
+    async def wrap(
+        self, data_key: bytes, scope: Mapping[str, str], header: bytes
+    ) -> tuple[str, bytes]:
+        """Key id and wrapped key."""
+
+    @abstractmethod
+    async def unwrap(
+        self, key_id: str, wrapped: bytes, scope: Mapping[str, str], header: bytes
+    ) -> bytes:
+        """The data key; `UserError` when it was wrapped for another scope."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Raise `ApplicationError` when keys cannot be used now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecContext:
+    """What a container is for, as `vaka_container_spec` is told."""
+
+    job_id: int
+    project: str
+    component: str
+    kind: Literal["before", "main", "after", "action"]
+    features: tuple[str, ...]
+
+
+@hookspec(firstresult=True)
+def vaka_mapping_backend(url: str) -> MappingBackend | None:
+    """The mapping backend for this URL, not opened yet, or None to pass.
+
+    Called once an engine, while it opens. The first plugin that answers has it.
+    """
+
+
+@hookspec(firstresult=True)
+def vaka_catalog(url: str) -> Catalog | None:
+    """The catalog for this URL, not opened yet, or None to pass. Called once an engine."""
+
+
+@hookspec(firstresult=True)
+def vaka_container_runtime(url: str) -> ContainerRuntime | None:
+    """The container runtime for this URL, not opened yet, or None to pass. Called once an engine.
+
+    Plugins are asked before the engine's own runtime for `docker://`.
+    """
+
+
+@hookspec
+def vaka_encryptors(settings: Mapping[str, Any]) -> list[Encryptor]:  # type: ignore[empty-body]
+    """Key providers, none or several. Called once an engine; names and codes must be unique."""
+
+
+@hookspec(firstresult=True)
+def vaka_registry_auth(reference: str) -> RegistryAuth | None:
+    """Credentials for one pull of this image reference, or None to pass. Called before each pull."""
+
+
+@hookspec
+def vaka_container_spec(spec: ContainerSpec, context: SpecContext) -> ContainerSpec | None:
+    """The spec, changed, or None to leave it. Raise `UserError` to refuse the container.
+
+    Called for each container before it is created, in the order of registration, each plugin with
+    what the one before it returned.
+    """
+
+
+@hookspec
+def vaka_job_event(job_id: int, event: Event) -> None:
+    """Observe an event. Runs in a worker thread after the event is stored.
+
+    What it raises is logged and goes no further; what it delays delays no job.
+    """
+
+
+@hookspec
+def vaka_server_routes(app: Any) -> None:
+    """Add routes to the server's application (a Quart app). Called once, before it serves."""
+
+
+@hookspec
+def vaka_cli(app: Any) -> None:
+    """Add commands to the `vaka` command (a Typer app). Called once, before it parses."""

@@ -1,0 +1,126 @@
+"""What a catalog keeps: projects, tokens, components, configurations with rows, and state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Json = Any
+"""A JSON value as decoded: dict, list, str, int, float, bool or None, key order kept."""
+
+
+class Role(StrEnum):
+    """What a token may do."""
+
+    ADMIN = "admin"
+    """Everything in its project, tokens included."""
+    READ = "read"
+    """Read data, configurations and jobs; change nothing."""
+    RUN = "run"
+    """What `read` may, and run and cancel jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    id: str
+    name: str
+    created: datetime
+    features: tuple[str, ...] = ()
+    limits: Mapping[str, Json] = field(default_factory=dict)
+    """Name to value, for example `components.jobsParallelism`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A verified token; the secret itself is not in it."""
+
+    id: str
+    description: str
+    project: Project
+    role: Role
+    created: datetime
+    expires: datetime | None = None
+    component_access: tuple[str, ...] | None = None
+    """Only these components; None: all."""
+    bucket_permissions: Mapping[str, str] | None = None
+    """Bucket id to `read` or `write`; None: all buckets."""
+
+    @property
+    def may_run(self) -> bool:
+        return self.role in {Role.ADMIN, Role.RUN}
+
+    @property
+    def may_write(self) -> bool:
+        return self.role is Role.ADMIN
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A registered component, its `data` as given (runner.md section 3)."""
+
+    id: str
+    name: str
+    type: str
+    data: Mapping[str, Json]
+    features: tuple[str, ...] = ()
+    description: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+    """Every other member of the registered document, such as `flags` or `configurationSchema`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationRow:
+    id: str
+    name: str
+    description: str
+    configuration: Json
+    is_disabled: bool
+    version: int
+    created: datetime
+    change_description: str
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    component_id: str
+    id: str
+    name: str
+    description: str
+    configuration: Json
+    is_disabled: bool
+    version: int
+    created: datetime
+    change_description: str
+    rows: tuple[ConfigurationRow, ...] = ()
+    """In the configuration's row order."""
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
+    updated: datetime | None = None
+    """When the current version was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationVersion:
+    version: int
+    created: datetime
+    change_description: str
+    name: str
+    description: str
+    is_disabled: bool
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
+    configuration: Json = None
+    rows: tuple[ConfigurationRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The stored state of a configuration or row; `version` 0 means that none was stored yet."""
+
+    value: Json
+    version: int

@@ -1,0 +1,236 @@
+"""What a mapping backend takes and gives: tables, files, and the options of moving them.
+
+All times are timezone-aware UTC datetimes, all sizes bytes. These are values between the engine and
+a backend, not documents from outside, so they are plain frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Operator = Literal["eq", "ne", "gt", "ge", "lt", "le"]
+
+
+@dataclass(frozen=True, slots=True)
+class StorageScope:
+    """Whose storage an operation acts on, and on whose behalf."""
+
+    project: str
+    branch: str | None = None
+    """Development branch; None is the default branch."""
+    run_id: str | None = None
+    """Run id of the job that acts, stored with what it makes."""
+    token_id: str | None = None
+    token_description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataEntry:
+    """One key of an object's metadata; unique by (object, provider, key)."""
+
+    id: str
+    key: str
+    value: str
+    provider: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BucketDetail:
+    id: str
+    """`<stage>.c-<name>`."""
+    name: str
+    stage: Literal["in", "out"]
+    created: datetime
+    display_name: str = ""
+    description: str = ""
+    last_change_date: datetime | None = None
+    metadata: tuple[MetadataEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableDetail:
+    id: str
+    """`<bucket id>.<name>`: exactly two dots."""
+    bucket: str
+    name: str
+    columns: tuple[str, ...]
+    primary_key: tuple[str, ...]
+    created: datetime
+    uri: str = ""
+    display_name: str = ""
+    last_import_date: datetime | None = None
+    last_change_date: datetime | None = None
+    rows_count: int | None = None
+    data_size_bytes: int | None = None
+    is_alias: bool = False
+    is_typed: bool = False
+    description: str = ""
+    metadata: tuple[MetadataEntry, ...] = ()
+    column_metadata: Mapping[str, tuple[MetadataEntry, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition on a column; several values mean "any of" (`eq`) or "none of" (`ne`).
+
+    Text is compared case-sensitively unless `data_type` (`INTEGER`, `DOUBLE`, ...) asks for numbers.
+    """
+
+    column: str
+    values: tuple[str, ...]
+    operator: Operator = "eq"
+    data_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBy:
+    column: str
+    descending: bool = False
+    data_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Which part of a table to write, and how. All conditions combine with AND."""
+
+    columns: tuple[str, ...] = ()
+    """In this order; empty means all, in table order."""
+    filters: tuple[Filter, ...] = ()
+    changed_since: datetime | None = None
+    """Rows whose last change is at or after this moment."""
+    changed_until: datetime | None = None
+    """Rows whose last change is before this moment."""
+    limit: int | None = None
+    order_by: tuple[OrderBy, ...] = ()
+    header: bool = True
+    gzip: bool = False
+    file_type: Literal["csv", "parquet"] = "csv"
+    include_internal_timestamp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWhere:
+    """Rows to delete: all given conditions must hold."""
+
+    filters: tuple[Filter, ...] = ()
+    changed_since: datetime | None = None
+    changed_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableLoad:
+    """One table to be loaded from CSV files.
+
+    A backend does everything asked here in one transaction, in this order: create the bucket and the
+    table when they are missing, add missing columns, delete rows, load, remember `import_key`.
+    """
+
+    table_id: str
+    paths: tuple[Path, ...]
+    """One file, or the slices in order. Plain or gzip, told apart by their first bytes. May be empty
+    when `columns` are given: that creates or empties the table."""
+    columns: tuple[str, ...] = ()
+    """Names of the fields in the order of the files, which then have no header row; empty: the first
+    row of the only file is the header."""
+    primary_key: tuple[str, ...] | None = None
+    """Key that the table has afterwards; None keeps what it has (a new table gets none)."""
+    incremental: bool = False
+    """False replaces the content, True appends or, with a key, upserts."""
+    deduplication: Literal["upsert", "insert"] = "upsert"
+    delimiter: str = ","
+    enclosure: str = '"'
+    escaped_by: str = ""
+    ignored_lines: int = 0
+    treat_values_as_null: tuple[str, ...] | None = None
+    """None: the default, the empty string; empty: nothing becomes null."""
+    delete_where: tuple[DeleteWhere, ...] = ()
+    """Each element deletes on its own, before the load, and only when the table existed before."""
+    create: bool = True
+    """False: a missing table is an error."""
+    add_columns: bool = True
+    """Columns of the files that the table lacks are added; False: they are an error."""
+    import_key: str | None = None
+    """A key already remembered for this table makes the load a no-op with `repeated` set."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    table_id: str
+    imported_rows: int
+    """Rows read from the files, after duplicates of the key were removed."""
+    total_rows: int
+    """Rows in the table after the load."""
+    created: bool = False
+    repeated: bool = False
+    new_columns: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """For example a primary key that could not be changed because of duplicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileQuery:
+    """Which files to list; all given conditions combine with AND, newest first."""
+
+    tags: tuple[str, ...] = ()
+    """Files that carry at least one of these."""
+    query: str = ""
+    """The query language of storage-api.md section 4.6 and mapping.md section 10.7."""
+    since_id: int | None = None
+    """Ids greater than this."""
+    max_id: int | None = None
+    """Ids smaller than this."""
+    run_id: str | None = None
+    limit: int = 100
+    offset: int = 0
+    show_expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileDetail:
+    id: int
+    name: str
+    created: datetime
+    size_bytes: int
+    tags: tuple[str, ...] = ()
+    is_public: bool = False
+    is_encrypted: bool = False
+    is_sliced: bool = False
+    max_age_days: int | None = None
+    """None for permanent files."""
+    run_id: str | None = None
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
+    slices: tuple[str, ...] = ()
+    """Names of the slices of a sliced file, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileUpload:
+    name: str
+    tags: tuple[str, ...] = ()
+    is_public: bool = False
+    is_permanent: bool = False
+    is_encrypted: bool = True
+    is_sliced: bool = False
+    notify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFeatures:
+    """What a mapping backend can do beyond the primitive operations."""
+
+    name: str
+    """Word for the backend in table definitions, such as `snowflake`."""
+    file_provider: str = "local"
+    extra: Mapping[str, Any] = field(default_factory=dict)
