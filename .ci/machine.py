@@ -1,0 +1,510 @@
+"""Make the machine ready: `machine.py NEED...`, each of python, docker, postgresql; or `down`.
+
+As root on Debian what is missing is installed, in one go, and a Docker Engine is started when none
+answers. One that answers is used as it is: never restarted, never configured. Without root, or
+without apt, every missing thing is named at once and nothing is changed.
+
+`down` stops, by pid, what was started here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker_api import DEFAULT_HOST, Docker, DockerUnreachable
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".state"
+PIDS = STATE / "pids"
+
+SYSTEM_SOCKET = Path("/var/run/docker.sock")
+
+START_TIME_LIMIT = 60.0
+"""Seconds a Docker daemon may take to answer: on an empty data root it takes one, on a slow disk ten."""
+
+STOP_TIME_LIMIT = 60.0
+"""Seconds a daemon may take to stop: it stops its containers first, ten seconds each."""
+
+SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+
+
+class Unready(Exception):
+    """The machine cannot be made ready; the text says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that the machine lacks."""
+
+    what: str
+    advice: str
+    packages: tuple[str, ...] = ()
+    """Debian packages that bring it."""
+
+    startable: bool = False
+    """Whether it is there and root need only start it."""
+
+
+def say(text: str) -> None:
+    print(f"[machine] {text}", flush=True)
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def runs_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
+
+
+# What is missing
+
+
+def missing_python() -> list[Missing]:
+    here = sys.executable
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is checked
+        version = ".".join(map(str, sys.version_info[:3]))
+        advice = "call make with PYTHON=/path/to/python3.11 (or newer)"
+        return [Missing(f"Python 3.11 or newer ({here} is {version})", advice)]
+    if (ROOT / ".venv/bin/pip").exists() or importlib.util.find_spec("ensurepip"):
+        return []
+    what = f"the Python module ensurepip, which virtual environments need ({here} has none)"
+    if Path(here).resolve().parent == Path("/usr/bin"):
+        return [Missing(what, "apt-get install python3-venv", ("python3-venv",))]
+    return [Missing(what, "call make with PYTHON=/path/to/another/python3")]
+
+
+def missing_docker() -> list[Missing]:
+    address = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    local = False
+    try:
+        docker = Docker()
+        local = docker.socket_path is not None
+        docker.ping()
+    except DockerUnreachable as reason:
+        why = str(reason)
+    else:
+        return []
+    what = f"a Docker Engine that answers at {address} ({why})"
+    if not local:
+        return [Missing(what, "set DOCKER_HOST to the address of a running one, or unset it")]
+    if "ermission denied" in why:
+        return [Missing(what, "let this user use it: usermod -aG docker USER, then log in again")]
+    if not shutil.which("dockerd", path=SEARCH):
+        packages = ("docker.io", "iptables", "ca-certificates")
+        return [Missing(what, "apt-get install docker.io iptables, and start it", packages)]
+    return [Missing(what, "start it, or set DOCKER_HOST to one that runs", startable=True)]
+
+
+def missing_postgresql() -> list[Missing]:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join([*map(str, folders), SEARCH])
+    if shutil.which("initdb", path=path) and shutil.which("postgres", path=path):
+        return []
+    what = "PostgreSQL's server programs (initdb, postgres)"
+    advice = "apt-get install --no-install-recommends postgresql"
+    return [Missing(what, advice, ("postgresql",))]
+
+
+NEEDS = {"python": missing_python, "docker": missing_docker, "postgresql": missing_postgresql}
+
+
+def ensure(needs: list[str]) -> None:
+    """Return when everything in `needs` is there; `Unready` names all that is missing."""
+    if not survey(needs):
+        return
+    if not is_root():
+        raise Unready(
+            "this is missing, and without root nothing can be installed or started here:\n"
+            + listed(survey(needs))
+        )
+    STATE.mkdir(exist_ok=True)
+    with lock(Path("/run/vaka-machine.lock")):
+        missing = survey(needs)  # again: another `make` may have been at it
+        if any(not fixable(item) for item in missing):
+            raise Unready(f"this is missing:\n{listed(missing)}")
+        if packages := sorted({package for item in missing for package in item.packages}):
+            install(packages)
+        if "docker" in needs and missing_docker():
+            start_docker()
+        if missing := survey(needs):
+            raise Unready(f"after setting up this is still missing:\n{listed(missing)}")
+
+
+def survey(needs: list[str]) -> list[Missing]:
+    return [item for need in needs for item in NEEDS[need]()]
+
+
+def listed(missing: list[Missing]) -> str:
+    return "\n".join(f"  * {item.what}\n    {item.advice}" for item in missing)
+
+
+def fixable(item: Missing) -> bool:
+    return item.startable or bool(item.packages and shutil.which("apt-get", path=SEARCH))
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`: two `make` at a time must not both install or start."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# Installing
+
+
+def install(packages: list[str]) -> None:
+    say(f"installing from Debian: {' '.join(packages)}")
+    started = time.monotonic()
+    log = STATE / "apt.log"
+    log.write_text("")
+    options = ["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
+    with no_services_started(), no_cluster_made():
+        updated = apt(log, ["update", *options])
+        installed = apt(log, ["install", "-y", "--no-install-recommends", *options, *packages])
+    if installed != 0:  # an update may fail for a foreign source and not matter
+        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-15:])
+        offline = "" if updated == 0 else " (its package lists could not be renewed either)"
+        raise Unready(f"apt-get install {' '.join(packages)} failed{offline}; {log}:\n{tail}")
+    say(f"installed in {time.monotonic() - started:.0f} s")
+
+
+def apt(log: Path, arguments: list[str]) -> int:
+    with log.open("a") as output:
+        return subprocess.run(
+            ["apt-get", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            timeout=900,
+            check=False,
+        ).returncode
+
+
+@contextmanager
+def no_services_started() -> Iterator[None]:
+    """Without systemd, keep packages from starting daemons that nobody could stop by pid."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    if runs_systemd() or policy.exists():
+        yield
+        return
+    policy.write_text(
+        "#!/bin/sh\n# written by vaka's set-up while packages are installed\nexit 101\n"
+    )
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+@contextmanager
+def no_cluster_made() -> Iterator[None]:
+    """Keep the package postgresql from making a cluster: the tests make their own."""
+    folder = Path("/etc/postgresql-common/createcluster.d")
+    setting = folder / "vaka.conf"
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    setting.write_text("create_main_cluster = false\n")
+    try:
+        yield
+    finally:
+        setting.unlink()
+        if not existed and folder.exists() and not list(folder.iterdir()):
+            shutil.rmtree(folder)
+
+
+# Docker
+
+
+def start_docker() -> None:
+    """Start a Docker Engine at the wanted address, for as long as nobody calls `down`."""
+    docker = Docker()
+    path = docker.socket_path
+    assert path is not None
+    if answers(docker):  # the package's own start-up brought it up, or another `make` did
+        return
+    if path.resolve() == SYSTEM_SOCKET.resolve() and runs_systemd():
+        say("starting Docker by systemd")
+        subprocess.run(["systemctl", "start", "docker"], check=False, timeout=120)
+        if not wait_for(docker, START_TIME_LIMIT):
+            raise Unready("systemctl start docker did not bring it up: see journalctl -u docker")
+        return
+    mount_cgroups()
+    log = STATE / "dockerd.log"
+    log.write_text("")
+    for attempt, fallback in enumerate(FALLBACKS):
+        if attempt:
+            say(f"dockerd did not start; trying again with {' '.join(fallback)}")
+        process = launch_docker(path, fallback, log)
+        if wait_for(docker, START_TIME_LIMIT, process):
+            remember("dockerd", process.pid)
+            said = docker.get("/version")
+            say(f"started Docker {said['Version']} at {docker.host} (log: {log})")
+            return
+        if process.poll() is None:
+            process.terminate()
+            process.wait(STOP_TIME_LIMIT)
+            break
+    tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:])
+    raise Unready(f"dockerd did not answer at {docker.host}; {log}:\n{tail}")
+
+
+FALLBACKS: list[list[str]] = [
+    [],
+    ["--iptables=false"],  # a kernel without netfilter
+    ["--iptables=false", "--ip-forward=false", "--bridge=none"],  # /proc/sys or links are read-only
+]
+
+
+def launch_docker(path: Path, fallback: list[str], log: Path) -> subprocess.Popen[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, str] = {"host": f"unix://{path}"}
+    if path.resolve() == SYSTEM_SOCKET.resolve():
+        settled = configured()
+        pid = Path(settled.get("pidfile", "/var/run/docker.pid"))
+        containerd = Path(settled.get("exec-root", "/var/run/docker")) / "containerd"
+        data = Path(settled.get("data-root", "/var/lib/docker"))
+    else:
+        # A private daemon: everything of its own, absolute paths only (a relative data root makes
+        # its containerd hang without a word), and no network that would collide with another's.
+        home = path.parent.resolve()
+        if len(str(home)) > 60:
+            raise Unready(f"{home} is too long a folder for the sockets of a private Docker Engine")
+        (home / "daemon.json").write_text("{}")
+        pid, containerd, data = home / "docker.pid", home / "exec/containerd", home / "data"
+        options |= {
+            "config-file": str(home / "daemon.json"),
+            "data-root": str(data),
+            "exec-root": str(home / "exec"),
+            "pidfile": str(pid),
+        }
+        settled = {}
+        if not fallback:
+            fallback = ["--bridge=none", "--iptables=false", "--ip-forward=false"]
+    forget_dead(pid, "dockerd")
+    for name in ("containerd.pid", "docker-containerd.pid"):
+        forget_dead(containerd / name, "containerd")
+    if "storage-driver" not in settled:
+        options["storage-driver"] = os.environ.get("DOCKER_STORAGE") or storage_driver(data)
+    if "hosts" in settled:  # given twice, dockerd would not start
+        del options["host"]
+    command = ["dockerd", *(f"--{key}={value}" for key, value in options.items()), *fallback]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            executable=shutil.which("dockerd", path=SEARCH),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env={**os.environ, "PATH": netfilter_path()},
+            start_new_session=True,  # it outlives this `make` and the terminal
+        )
+
+
+def configured() -> dict[str, str]:
+    """The machine's own settings for dockerd, which are left as they are."""
+    file = Path("/etc/docker/daemon.json")
+    try:
+        settings = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise Unready(f"{file} is no JSON ({error}): dockerd would not start") from error
+    return dict(settings)
+
+
+def storage_driver(data: Path) -> str:
+    """overlay2, or vfs where the kernel cannot stack on the data root's own file system."""
+    data.mkdir(parents=True, exist_ok=True)
+    if filesystem(data) != "overlay":
+        probe = data / ".vaka-probe"
+        shutil.rmtree(probe, ignore_errors=True)
+        layers = {layer: probe / layer for layer in ("lowerdir", "upperdir", "workdir")}
+        merged = probe / "merged"
+        for folder in [*layers.values(), merged]:
+            folder.mkdir(parents=True)
+        option = ",".join(f"{layer}={folder}" for layer, folder in layers.items())
+        mount = ["mount", "-t", "overlay", "overlay", "-o", option, str(merged)]
+        stacked = subprocess.run(mount, capture_output=True, timeout=30, check=False)
+        if stacked.returncode == 0:
+            subprocess.run(["umount", str(merged)], timeout=30, check=True)
+        shutil.rmtree(probe, ignore_errors=True)
+        if stacked.returncode == 0:
+            return "overlay2"
+    say(f"{data} cannot hold overlays: using the slower storage driver vfs")
+    return "vfs"
+
+
+def filesystem(path: Path) -> str:
+    """The type of the file system that holds `path`."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4]
+        inside = path.resolve().is_relative_to(point)
+        if inside and len(point) >= len(best):  # a later mount at one point hides the earlier
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def netfilter_path() -> str:
+    """A path on which `iptables` works: Debian has two, and a kernel may know only the older."""
+    works = ["iptables", "-t", "nat", "-S"]
+    legacy = shutil.which("iptables-legacy", path=SEARCH)
+    if legacy is None or succeeds(works) or not succeeds([legacy, *works[1:]]):
+        return SEARCH
+    shims = STATE / "iptables"
+    shims.mkdir(parents=True, exist_ok=True)
+    for name in ("iptables", "ip6tables"):
+        shim = shims / name
+        shim.unlink(missing_ok=True)
+        shim.symlink_to(legacy.replace("iptables", name))
+    return os.pathsep.join([str(shims), SEARCH])
+
+
+def succeeds(command: list[str]) -> bool:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=False,
+            env={**os.environ, "PATH": SEARCH},
+        )
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
+
+
+def mount_cgroups() -> None:
+    """Mount the cgroup hierarchy where nothing did, and open the one we are nested in."""
+    base = Path("/sys/fs/cgroup")
+    if not base.is_mount():
+        subprocess.run(["mount", "-t", "cgroup2", "none", str(base)], timeout=30, check=False)
+    controllers = base / "cgroup.controllers"
+    if not controllers.exists() or not (base / "cgroup.type").exists():
+        return  # version 1, or version 2's true root, which may hold processes and groups
+    inner = base / "init"
+    inner.mkdir(exist_ok=True)
+    try:
+        for pid in (base / "cgroup.procs").read_text().split():
+            (inner / "cgroup.procs").write_text(pid)
+        wanted = " ".join(f"+{name}" for name in controllers.read_text().split())
+        (base / "cgroup.subtree_control").write_text(wanted)
+    except OSError as error:
+        say(f"{base} cannot be opened for containers ({error.strerror}): limits may not work")
+
+
+def answers(docker: Docker) -> bool:
+    try:
+        docker.ping()
+    except DockerUnreachable:
+        return False
+    return True
+
+
+def wait_for(
+    docker: Docker, seconds: float, process: subprocess.Popen[bytes] | None = None
+) -> bool:
+    """Whether the daemon answers in time; False at once when its process has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answers(docker):
+            return True
+        if process is not None and process.poll() is not None:
+            return False
+        time.sleep(0.1)
+    return False
+
+
+# Processes, by pid
+
+
+def forget_dead(file: Path, program: str) -> None:
+    """Remove the pid file of a `program` that is gone: its number may be another process's now."""
+    try:
+        pid = int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        file.unlink(missing_ok=True)
+        return
+    if born(pid) and name_of(pid) == program:
+        raise Unready(
+            f"{program} runs as process {pid} ({file}) but does not answer: "
+            f"look at its log, then stop it (kill {pid}) and try again"
+        )
+    file.unlink()
+
+
+def name_of(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
+def born(pid: int) -> str | None:
+    """What tells process `pid` from a later one of the same number, or None when it is gone."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    if after_name[0] == "Z":
+        return None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{after_name[19]}"
+
+
+def remember(name: str, pid: int) -> None:
+    PIDS.mkdir(parents=True, exist_ok=True)
+    (PIDS / f"{name}.json").write_text(json.dumps({"pid": pid, "born": born(pid)}))
+
+
+def down() -> None:
+    """Stop what was started here and still runs."""
+    for file in sorted(PIDS.glob("*.json")):
+        noted = json.loads(file.read_text())
+        pid, birth = noted["pid"], noted["born"]
+        if born(pid) == birth:
+            say(f"stopping {file.stem} (process {pid})")
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_TIME_LIMIT
+            while born(pid) == birth:
+                if time.monotonic() > deadline:
+                    raise Unready(f"{file.stem} (process {pid}) ignores SIGTERM")
+                time.sleep(0.05)
+        file.unlink()
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        if arguments == ["down"]:
+            down()
+        elif arguments and set(arguments) <= NEEDS.keys():
+            ensure(arguments)
+        else:
+            print(__doc__, file=sys.stderr)
+            return 2
+    except Unready as reason:
+        print(f"[machine] {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

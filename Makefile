@@ -1,0 +1,62 @@
+# Every target does its own set-up; `make test` and `make demo` do all of it on a fresh Debian 12 as
+# root, where there is nothing but git, make and python3. See .ci/machine.py for what that means.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv docker images test demo bench lint types imports scenarios down clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do \
+		printf '%-18s %s\n' "$$a" "$$b"; done
+
+venv:  ## the virtual environment .venv, at the versions of constraints.txt
+	@$(PYTHON) .ci/machine.py python
+	@$(PYTHON) .ci/environment.py
+
+docker:  ## a Docker Engine that answers: one that does is used as it is, else Debian's is started
+	@$(PYTHON) .ci/machine.py docker
+
+images: venv docker  ## the images of tests and demo, made without a registry
+	@$(PYTHON) .ci/images.py
+
+test:  ## all tests; ARGS="tests/engine -k name" runs some
+	@$(PYTHON) .ci/machine.py python docker postgresql
+	@$(PYTHON) .ci/environment.py
+	@$(PYTHON) .ci/images.py
+	@$(PY) -m pytest $(ARGS)
+
+demo:  ## a stored configuration on real data, end to end, compared with an independent computation
+	@$(PYTHON) .ci/machine.py python docker
+	@$(PYTHON) .ci/environment.py
+	@$(PYTHON) .ci/images.py
+	@$(PY) docs/examples/demo/demo.py $(ARGS)
+
+bench: images  ## measures beside their references; ARGS=--json for machines
+	@$(PY) tests/bench $(ARGS)
+
+lint: venv  ## style and formatting
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+types: venv  ## mypy, strictly
+	@$(PY) -m mypy
+	@cd .ci && ../$(PY) -m mypy --config-file ../pyproject.toml *.py
+	@cd docs/examples/demo && ../../../$(PY) -m mypy --config-file ../../../pyproject.toml *.py
+
+imports: venv  ## who may import whom
+	@.venv/bin/lint-imports --no-cache
+
+scenarios: venv  ## how many acceptance scenarios of docs/spec are shown by a test
+	@$(PY) .ci/scenarios.py
+
+down:  ## stop, by pid, what was started by hand
+	@$(PYTHON) .ci/machine.py down
+
+clean: down  ## remove what was made in this folder; images stay with the daemon
+	rm -rf .venv .cache .state dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
