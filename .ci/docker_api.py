@@ -24,6 +24,11 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 class DockerUnreachable(Exception):
     """No Docker Engine answers; the text is the reason."""
 
+    def __init__(self, reason: str, *, absent: bool = False) -> None:
+        super().__init__(reason)
+        self.absent = absent
+        """Nothing listens there, so one can be started."""
+
 
 class DockerRefused(Exception):
     """The daemon answered a call with an error; the text is its message."""
@@ -61,11 +66,15 @@ class Docker:
         return Path(self._url.path) if self._url.scheme == "unix" else None
 
     def ping(self) -> None:
-        """Return when the daemon answers within 3 s; `DockerUnreachable` says why it does not."""
+        """Return when the daemon answers within 5 s; `DockerUnreachable` says why it does not."""
         try:
-            status, body = self._call("GET", "/_ping", timeout=3)
+            status, body = self._call("GET", "/_ping", timeout=5)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise DockerUnreachable(error.strerror or str(error), absent=True) from error
+        except TimeoutError as error:
+            raise DockerUnreachable("something listens but did not answer within 5 s") from error
         except OSError as error:
-            raise DockerUnreachable(error.strerror or str(error) or "no answer in 3 s") from error
+            raise DockerUnreachable(error.strerror or str(error)) from error
         except http.client.HTTPException as error:
             raise DockerUnreachable(f"what answers there is no Docker Engine: {error!r}") from error
         if status != 200:

@@ -92,12 +92,20 @@ def pip(command: str, *arguments: str) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
         done = subprocess.run(
-            full, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=1200, check=False, env=clean
+            full,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # kept back: it warns of what nobody here can change
+            text=True,
+            timeout=1200,
+            check=False,
+            env=clean,
         )
     except subprocess.TimeoutExpired:
         raise Failed(f"pip {command} took more than 20 minutes") from None
     if done.returncode != 0:
-        raise Failed(f"pip {command} {' '.join(arguments)} failed: see above")
+        raise Failed(f"pip {command} {' '.join(arguments)} failed:\n{done.stdout[-4000:]}")
 
 
 if __name__ == "__main__":

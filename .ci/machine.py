@@ -13,6 +13,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,12 @@ START_TIME_LIMIT = 60.0
 
 STOP_TIME_LIMIT = 60.0
 """Seconds a daemon may take to stop: it stops its containers first, ten seconds each."""
+
+IN_MEMORY = "vaka-docker"
+"""The name under which a data root in memory is mounted."""
+
+IN_MEMORY_AT_LEAST = 2 << 30
+"""Bytes that a data root in memory must be allowed to take: images, and what containers write."""
 
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 
@@ -88,20 +95,19 @@ def missing_python() -> list[Missing]:
 
 def missing_docker() -> list[Missing]:
     address = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
-    local = False
     try:
-        docker = Docker()
-        local = docker.socket_path is not None
-        docker.ping()
+        Docker().ping()
     except DockerUnreachable as reason:
-        why = str(reason)
+        why, absent = str(reason), reason.absent
     else:
         return []
     what = f"a Docker Engine that answers at {address} ({why})"
-    if not local:
+    if not address.startswith("unix://"):
         return [Missing(what, "set DOCKER_HOST to the address of a running one, or unset it")]
     if "ermission denied" in why:
         return [Missing(what, "let this user use it: usermod -aG docker USER, then log in again")]
+    if not absent:
+        return [Missing(what, "look at its log; it is not ours to restart")]
     if not shutil.which("dockerd", path=SEARCH):
         packages = ("docker.io", "iptables", "ca-certificates")
         return [Missing(what, "apt-get install docker.io iptables, and start it", packages)]
@@ -250,9 +256,11 @@ def start_docker() -> None:
     for attempt, fallback in enumerate(FALLBACKS):
         if attempt:
             say(f"dockerd did not start; trying again with {' '.join(fallback)}")
-        process = launch_docker(path, fallback, log)
+        process, data = launch_docker(path, fallback, log)
         if wait_for(docker, START_TIME_LIMIT, process):
-            remember("dockerd", process.pid)
+            mount = mount_of(data)
+            mounted = mount.point if mount.source == IN_MEMORY else None
+            remember(f"dockerd{str(path.resolve()).replace('/', '-')}", process.pid, mounted)
             said = docker.get("/version")
             say(f"started Docker {said['Version']} at {docker.host} (log: {log})")
             return
@@ -271,7 +279,10 @@ FALLBACKS: list[list[str]] = [
 ]
 
 
-def launch_docker(path: Path, fallback: list[str], log: Path) -> subprocess.Popen[bytes]:
+def launch_docker(
+    path: Path, fallback: list[str], log: Path
+) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start dockerd; its process, and the folder where it keeps everything."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, str] = {"host": f"unix://{path}"}
     if path.resolve() == SYSTEM_SOCKET.resolve():
@@ -297,15 +308,19 @@ def launch_docker(path: Path, fallback: list[str], log: Path) -> subprocess.Pope
         if not fallback:
             fallback = ["--bridge=none", "--iptables=false", "--ip-forward=false"]
     forget_dead(pid, "dockerd")
-    for name in ("containerd.pid", "docker-containerd.pid"):
-        forget_dead(containerd / name, "containerd")
+    forget_dead(containerd / "containerd.pid", "containerd")
+    if pid.exists():
+        raise Unready(
+            f"dockerd runs as process {pid.read_text()} ({pid}) but does not listen at {path}: "
+            "look at its log, then stop it and try again"
+        )
     if "storage-driver" not in settled:
         options["storage-driver"] = os.environ.get("DOCKER_STORAGE") or storage_driver(data)
     if "hosts" in settled:  # given twice, dockerd would not start
         del options["host"]
     command = ["dockerd", *(f"--{key}={value}" for key, value in options.items()), *fallback]
     with log.open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             executable=shutil.which("dockerd", path=SEARCH),
             stdin=subprocess.DEVNULL,
@@ -315,6 +330,7 @@ def launch_docker(path: Path, fallback: list[str], log: Path) -> subprocess.Pope
             env={**os.environ, "PATH": netfilter_path()},
             start_new_session=True,  # it outlives this `make` and the terminal
         )
+    return process, data
 
 
 def configured() -> dict[str, str]:
@@ -330,37 +346,71 @@ def configured() -> dict[str, str]:
 
 
 def storage_driver(data: Path) -> str:
-    """overlay2, or vfs where the kernel cannot stack on the data root's own file system."""
+    """overlay2, if need be on a file system in memory, else vfs, which copies every image whole."""
     data.mkdir(parents=True, exist_ok=True)
-    if filesystem(data) != "overlay":
-        probe = data / ".vaka-probe"
-        shutil.rmtree(probe, ignore_errors=True)
-        layers = {layer: probe / layer for layer in ("lowerdir", "upperdir", "workdir")}
-        merged = probe / "merged"
-        for folder in [*layers.values(), merged]:
-            folder.mkdir(parents=True)
-        option = ",".join(f"{layer}={folder}" for layer, folder in layers.items())
-        mount = ["mount", "-t", "overlay", "overlay", "-o", option, str(merged)]
-        stacked = subprocess.run(mount, capture_output=True, timeout=30, check=False)
-        if stacked.returncode == 0:
-            subprocess.run(["umount", str(merged)], timeout=30, check=True)
-        shutil.rmtree(probe, ignore_errors=True)
-        if stacked.returncode == 0:
+    if holds_overlays(data):
+        return "overlay2"
+    size = available_memory() // 3
+    if size >= IN_MEMORY_AT_LEAST and not any(data.iterdir()):
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=711", IN_MEMORY, str(data)]
+        if succeeds(mount):
+            say(f"{data} cannot hold overlays: it is kept in memory, up to {size >> 20} MiB")
             return "overlay2"
-    say(f"{data} cannot hold overlays: using the slower storage driver vfs")
+    say(f"{data} cannot hold overlays: using the slow storage driver vfs")
     return "vfs"
 
 
-def filesystem(path: Path) -> str:
-    """The type of the file system that holds `path`."""
-    best, kind = "", "unknown"
+def holds_overlays(folder: Path) -> bool:
+    """Whether overlays can be stacked on the file system of `folder`; dockerd never stacks two."""
+    if mount_of(folder).kind == "overlay":
+        return False
+    probe = folder / ".vaka-probe"
+    layers = {layer: probe / layer for layer in ("lowerdir", "upperdir", "workdir")}
+    merged = probe / "merged"
+    try:
+        for part in [*layers.values(), merged]:
+            part.mkdir(parents=True, exist_ok=True)
+        option = ",".join(f"{layer}={part}" for layer, part in layers.items())
+        stacked = succeeds(["mount", "-t", "overlay", "overlay", "-o", option, str(merged)])
+        if stacked:
+            subprocess.run(["umount", str(merged)], timeout=30, check=True)
+        return stacked
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+
+
+def available_memory() -> int:
+    """Bytes that could be used without pushing anything out, by us or by the group we are in."""
+    (free,) = re.findall(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    amounts = [int(free) << 10]
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
+        file = Path("/sys/fs/cgroup", limit)
+        text = file.read_text().strip() if file.exists() else "max"
+        if text.isdecimal():
+            amounts.append(int(text))
+    return min(amounts)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Where a file system is mounted, of which type it is, and from what it comes."""
+
+    point: str
+    kind: str
+    source: str
+
+
+def mount_of(path: Path) -> Mount:
+    """The file system that holds `path`."""
+    best = Mount("", "unknown", "")
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         point = left.split()[4]
-        inside = path.resolve().is_relative_to(point)
-        if inside and len(point) >= len(best):  # a later mount at one point hides the earlier
-            best, kind = point, right.split()[0]
-    return kind
+        # Of two at one point the later hides the earlier.
+        if path.resolve().is_relative_to(point) and len(point) >= len(best.point):
+            kind, source, *_ = right.split()
+            best = Mount(point, kind, source)
+    return best
 
 
 def netfilter_path() -> str:
@@ -438,18 +488,19 @@ def wait_for(
 
 
 def forget_dead(file: Path, program: str) -> None:
-    """Remove the pid file of a `program` that is gone: its number may be another process's now."""
+    """Remove the pid file of a `program` that is gone: its number may be another process's now.
+
+    With the number of a living stranger in it dockerd would refuse to start, or wait for ever for
+    a containerd that is none. A containerd that outlived its dockerd is taken over by the next.
+    """
     try:
         pid = int(file.read_text())
-    except (FileNotFoundError, ValueError):
-        file.unlink(missing_ok=True)
+    except FileNotFoundError:
         return
-    if born(pid) and name_of(pid) == program:
-        raise Unready(
-            f"{program} runs as process {pid} ({file}) but does not answer: "
-            f"look at its log, then stop it (kill {pid}) and try again"
-        )
-    file.unlink()
+    except ValueError:
+        pid = 0
+    if born(pid) is None or name_of(pid) != program:
+        file.unlink()
 
 
 def name_of(pid: int) -> str | None:
@@ -470,9 +521,10 @@ def born(pid: int) -> str | None:
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{after_name[19]}"
 
 
-def remember(name: str, pid: int) -> None:
+def remember(name: str, pid: int, mounted: str | None) -> None:
     PIDS.mkdir(parents=True, exist_ok=True)
-    (PIDS / f"{name}.json").write_text(json.dumps({"pid": pid, "born": born(pid)}))
+    noted = {"pid": pid, "born": born(pid), "mounted": mounted}
+    (PIDS / f"{name}.json").write_text(json.dumps(noted))
 
 
 def down() -> None:
@@ -488,6 +540,8 @@ def down() -> None:
                 if time.monotonic() > deadline:
                     raise Unready(f"{file.stem} (process {pid}) ignores SIGTERM")
                 time.sleep(0.05)
+            if noted["mounted"]:
+                subprocess.run(["umount", noted["mounted"]], timeout=30, check=False)
         file.unlink()
 
 
