@@ -1,0 +1,218 @@
+"""What a component remembers from one run to the next, and the other files it leaves in `out`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from vaka.errors import ApplicationError, InvalidInput
+from vaka.models.catalog import Json
+from vaka.models.document import Format, load_document
+from vaka.models.tree import Anything, ListOf, Object, Scalar, text, wrong_type
+
+
+def _no_scalar(value: Json, path: str) -> Json:
+    if not isinstance(value, list | dict) and value is not None:
+        raise wrong_type(path, "array", value)
+    return value
+
+
+_STATE: Final = Object(
+    children={
+        "component": Anything(rules=(_no_scalar,)),
+        "storage": Object(
+            children={
+                "input": Object(
+                    children={
+                        "tables": ListOf(
+                            item=Object(
+                                children={
+                                    "source": Scalar(required=True),
+                                    "lastImportDate": Scalar(required=True),
+                                }
+                            )
+                        ),
+                        "files": ListOf(
+                            item=Object(
+                                children={
+                                    "tags": ListOf(
+                                        required=True,
+                                        item=Object(
+                                            children={
+                                                "name": Scalar(required=True),
+                                                "match": Scalar(),
+                                            }
+                                        ),
+                                    ),
+                                    "lastImportId": Scalar(required=True),
+                                }
+                            )
+                        ),
+                    }
+                )
+            }
+        ),
+        "data_app": Anything(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    source: str
+    last_import_date: str
+    """As the table had it when it was read; empty when it never was imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    tags: tuple[Mapping[str, str], ...]
+    """What identifies the mapping item: `{"name": …}`, with `match` where the item has it."""
+    last_import_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """The state of a configuration or row."""
+
+    component: Json = field(default_factory=dict)
+    """What the component wrote; it finds it again in `in/state.json`."""
+    input_tables: tuple[TableState, ...] = ()
+    input_files: tuple[FileState, ...] = ()
+    extra: Mapping[str, Json] = field(default_factory=dict)
+    """Root keys that belong to others, such as `data_app`; kept as they are."""
+
+    @classmethod
+    def parse(cls, value: Json) -> Self:
+        """The state as stored; null, `[]` and `{}` are no state.
+
+        Raises:
+            InvalidInput: it does not have the shape of a state; the text begins `Invalid state: `.
+        """
+        try:
+            data = _STATE.parse(value, "state")
+        except InvalidInput as error:
+            raise InvalidInput(f"Invalid state: {error.message}", path=error.path) from error
+        stored = data.get("storage", {}).get("input", {})
+        return cls(
+            component=data.get("component") or {},
+            input_tables=tuple(
+                TableState(text(each["source"]), text(each["lastImportDate"]))
+                for each in stored.get("tables", ())
+            ),
+            input_files=tuple(
+                FileState(
+                    tuple({key: text(part) for key, part in tag.items()} for tag in each["tags"]),
+                    text(each["lastImportId"]),
+                )
+                for each in stored.get("files", ())
+            ),
+            extra={key: item for key, item in data.items() if key not in {"component", "storage"}},
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        """The state as it is stored."""
+        return {
+            "component": self.component,
+            "storage": {
+                "input": {
+                    "tables": [
+                        {"source": each.source, "lastImportDate": each.last_import_date}
+                        for each in self.input_tables
+                    ],
+                    "files": [
+                        {
+                            "tags": [dict(tag) for tag in each.tags],
+                            "lastImportId": each.last_import_id,
+                        }
+                        for each in self.input_files
+                    ],
+                }
+            },
+            **self.extra,
+        }
+
+    def last_import_date(self, source: str) -> str | None:
+        """Where reading `source` adaptively begins, or None when it never was read."""
+        return next(
+            (each.last_import_date for each in self.input_tables if each.source == source), None
+        )
+
+    def last_import_id(self, tags: Sequence[Mapping[str, str]]) -> str | None:
+        """The newest file that the item with these tags has read, or None; order counts."""
+        wanted = [dict(tag) for tag in tags]
+        return next(
+            (
+                each.last_import_id
+                for each in self.input_files
+                if [dict(tag) for tag in each.tags] == wanted
+            ),
+            None,
+        )
+
+
+def parse_state_file(data: bytes, *, format: Format = "json", path: str) -> dict[str, Json]:  # noqa: A002
+    """What a component wants to remember; an empty file clears it.
+
+    Raises:
+        ApplicationError: the file cannot be read, or holds something else than an object.
+    """
+    if not data.strip():
+        return {}
+    try:
+        value = load_document(data, format)
+    except InvalidInput as error:
+        raise ApplicationError(
+            f'Failed to parse state file "{path}" as "{format}": {error.message}'
+        ) from error
+    if value is None or value == []:
+        return {}
+    if not isinstance(value, dict):
+        raise ApplicationError(
+            f'State file "{path}" must hold an object; a {type(value).__name__} cannot be kept.'
+        )
+    return value
+
+
+_USAGE: Final = ListOf(
+    item=Object(
+        children={
+            "metric": Scalar(required=True, non_empty=True),
+            "value": Scalar(required=True, non_empty=True),
+        }
+    )
+)
+
+
+def parse_usage(data: bytes, *, format: Format = "json") -> list[dict[str, Json]]:  # noqa: A002
+    """The `{"metric": …, "value": …}` items of a usage file.
+
+    Raises:
+        ApplicationError: the file breaks a rule of mapping.md section 2.7.
+    """
+    try:
+        items: list[dict[str, Json]] = _USAGE.parse(load_document(data, format), "usage")
+    except InvalidInput as error:
+        raise ApplicationError(f"Failed to store Job usage: {error.message}") from error
+    return items
+
+
+def parse_result(data: bytes, *, path: str) -> dict[str, Any]:
+    """The variables of a `result.json`; those that are not scalars are left out.
+
+    Raises:
+        InvalidInput: the file is of another shape; worth a warning, never a failure of the job.
+    """
+    broken = InvalidInput(f'Failed to parse result.json file "{path}".', path=path)
+    try:
+        document = load_document(data)
+    except InvalidInput as error:
+        raise broken from error
+    if not isinstance(document, dict) or not isinstance(document.get("variables", {}), dict):
+        raise broken
+    return {
+        name: value
+        for name, value in document.get("variables", {}).items()
+        if not isinstance(value, list | dict)
+    }
