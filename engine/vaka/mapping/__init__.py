@@ -1,0 +1,17 @@
+"""The rules of input and output mapping, on top of what every mapping backend can do."""
+
+from vaka.mapping.inputs import InputFiles, InputTables, stage_files, stage_tables
+from vaka.mapping.outputs import OutputContext, Outputs, store
+from vaka.mapping.results import Report, TableResult
+
+__all__ = [
+    "InputFiles",
+    "InputTables",
+    "OutputContext",
+    "Outputs",
+    "Report",
+    "TableResult",
+    "stage_files",
+    "stage_tables",
+    "store",
+]
