@@ -76,6 +76,8 @@ def compare(flights: Path, carriers: Path, exported: Path, *, origin: str, late:
         got = [tuple(row) for row in rows]
     if sorted(header) != sorted(COLUMNS):
         return [f"columns {header} instead of {COLUMNS}"]
+    if ragged := [row for row in got if len(row) != len(header)]:
+        return [f"not {len(header)} fields: {','.join(row)}" for row in ragged]
     order = [header.index(column) for column in COLUMNS]
     ordered = [tuple(row[index] for index in order) for row in got]
     wanted = expected(flights, carriers, origin=origin, late=late)
