@@ -68,7 +68,7 @@ class EngineConfig(Model):
     """Container run time of one synchronous action (runner.md section 8)."""
     action_concurrency: Annotated[int, Field(ge=1)] = 16
     """Synchronous actions at a time; more are refused."""
-    pull_attempts: Annotated[int, Field(ge=1)] = 20
+    pull_attempts: Annotated[int, Field(ge=1)] = 5
     """Tries to pull an image (runner.md section 10.5)."""
     pull_timeout: Seconds = 3600.0
     """One try to pull an image."""
@@ -99,6 +99,12 @@ class EngineConfig(Model):
             return self.container_user
         uid, gid = os.geteuid(), os.getegid()
         return "1000:1000" if uid == 0 else f"{uid}:{gid}"
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """Numeric user and group that own what containers may write."""
+        uid, _, gid = self.effective_user.partition(":")
+        return int(uid), int(gid or uid)
 
     @property
     def effective_memory_bytes(self) -> int:

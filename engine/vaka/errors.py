@@ -8,6 +8,7 @@ EngineError
 │   ├── AccessDenied             the token is known and lacks the right
 │   ├── AuthenticationFailed     the token is missing, unknown, expired or disabled
 │   ├── InvalidInput             .path: a configuration, definition, manifest or request is not valid
+│   ├── Overloaded               .retry_after: as many of these run as may at a time
 │   ├── MappingFailed            input or output mapping could not be done as asked
 │   ├── ContainerFailed          .exit_code  .stderr_tail
 │   ├── OutOfMemory              .limit  .peak
@@ -19,6 +20,7 @@ EngineError
     ├── ImageUnavailable         .reference
     ├── ContainerLost            .name: the container vanished before its end was seen
     ├── RuntimeUnavailable       the container runtime does not answer
+    ├── HomeInUse                .pid: another engine works in this home
     └── StoreUnavailable         the job store does not answer, or its disk is full
 ```
 
@@ -72,6 +74,14 @@ class InvalidInput(UserError):
 
 class MappingFailed(UserError):
     """Input or output mapping could not be done as asked."""
+
+
+class Overloaded(UserError):
+    """As many of these run already as may at a time; `retry_after` is seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ContainerFailed(UserError):
@@ -152,3 +162,11 @@ class RuntimeUnavailable(ApplicationError):
 
 class StoreUnavailable(ApplicationError):
     """The job store cannot be read or written."""
+
+
+class HomeInUse(ApplicationError):
+    """Another engine works in this home; `pid` is its process, where that is known."""
+
+    def __init__(self, message: str, *, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid

@@ -1,0 +1,107 @@
+"""From whatever the tasks of a job raise to exactly one verdict."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vaka.errors import (
+    ApplicationError,
+    ComponentCrashed,
+    ContainerFailed,
+    ContainerLost,
+    DeadlineExceeded,
+    ImageUnavailable,
+    InvalidDefinition,
+    InvalidInput,
+    MappingFailed,
+    NotFound,
+    OutOfMemory,
+    RuntimeUnavailable,
+    StoreUnavailable,
+    UserError,
+)
+from vaka.models.job import Cause, CauseKind
+
+INTERNAL_ERROR = "Internal error occurred, please contact support@keboola.com"
+"""What an author sees of a failure that is not theirs (runner.md section 2.4)."""
+SIGNALLED = 128
+"""Exit codes above this are 128 and the signal that ended the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One failure, told to its audiences: `message` for the author, `detail` for the operator."""
+
+    error: Literal["user", "application"]
+    message: str
+    detail: str
+    exception_id: str
+    cause: Cause
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, however deep, in the order they were raised; an error bare itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for child in error.exceptions:
+            yield from leaves(child)
+    else:
+        yield error
+
+
+def new_exception_id() -> str:
+    """A fresh name for one occurrence of a failure."""
+    return f"docker-{secrets.token_hex(16)}"
+
+
+def verdict(faults: Sequence[BaseException]) -> Verdict:
+    """The one failure that a job is said to have died of.
+
+    Our own fault outranks the author's: a bug among five user errors is an application error.
+    """
+    fault = next((each for each in faults if not isinstance(each, UserError)), faults[0])
+    user = isinstance(fault, UserError)
+    detail = str(fault) or repr(fault)
+    if not isinstance(fault, UserError | ApplicationError):
+        detail = f"{type(fault).__name__}: {detail}"
+    return Verdict(
+        error="user" if user else "application",
+        message=str(fault) if user else INTERNAL_ERROR,
+        detail=detail,
+        exception_id=new_exception_id(),
+        cause=_cause(fault),
+    )
+
+
+def _cause(fault: BaseException) -> Cause:
+    match fault:
+        case OutOfMemory(limit=limit, peak=peak):
+            return Cause(CauseKind.OUT_OF_MEMORY, {"limit_bytes": limit, "peak_bytes": peak})
+        case DeadlineExceeded(seconds=seconds, setting=setting):
+            return Cause(CauseKind.TIMEOUT, {"seconds": seconds, "setting": setting})
+        case ContainerFailed(exit_code=code, stderr_tail=tail):
+            kind = CauseKind.KILLED if code > SIGNALLED else CauseKind.USER_ERROR
+            return Cause(kind, {"exit_code": code, "stderr_tail": tail})
+        case ComponentCrashed(exit_code=code, stderr_tail=tail):
+            kind = CauseKind.KILLED if code > SIGNALLED else CauseKind.APPLICATION_ERROR
+            return Cause(kind, {"exit_code": code, "stderr_tail": tail})
+        case ImageUnavailable(reference=reference):
+            return Cause(
+                CauseKind.IMAGE_UNAVAILABLE, {"reference": reference, "detail": str(fault)}
+            )
+        case ContainerLost(name=name):
+            return Cause(CauseKind.CONTAINER_LOST, {"container": name})
+        case RuntimeUnavailable():
+            return Cause(CauseKind.RUNTIME_LOST, {"detail": str(fault)})
+        case StoreUnavailable() | MappingFailed():
+            return Cause(CauseKind.STORAGE, {"detail": str(fault)})
+        case InvalidDefinition() | InvalidInput() | NotFound():
+            return Cause(CauseKind.CONFIGURATION, {"detail": str(fault)})
+        case UserError():
+            return Cause(CauseKind.USER_ERROR, {"detail": str(fault)})
+        case ApplicationError():
+            return Cause(CauseKind.APPLICATION_ERROR, {"detail": str(fault)})
+        case _:
+            return Cause(CauseKind.INTERNAL, {"error": type(fault).__name__})

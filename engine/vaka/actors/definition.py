@@ -1,0 +1,568 @@
+"""One job definition: inputs in, the chain of containers, outputs out.
+
+Three steps, each journaled before it begins, each safe to repeat: staging in wipes the folder first,
+a stage finds its container by name, and what staging out stores carries keys that count once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import trio
+
+from vaka.actors.container import Ending, Limits, run_container
+from vaka.actors.events import Entry, EventLog
+from vaka.actors.images import prepare_image
+from vaka.actors.output import OutputReader
+from vaka.actors.plan import DefinitionPlan
+from vaka.actors.processor import processor_stages
+from vaka.actors.services import Services
+from vaka.actors.snapshot import keep_snapshot
+from vaka.actors.stages import (
+    DefinitionContext,
+    JobContext,
+    Stage,
+    container_name,
+    container_spec,
+    is_debug,
+    job_folder,
+)
+from vaka.actors.verdicts import raise_for_ending
+from vaka.hooks import SpecContext
+from vaka.mapping.inputs import stage_files, stage_tables
+from vaka.mapping.outputs import OutputContext, store
+from vaka.models.component import ComponentDefinition
+from vaka.models.configuration import JobConfiguration, dumps_config, secrets
+from vaka.models.container import ImageInfo, OutputChunk, StreamName
+from vaka.models.job import Phase, StageRecord, StageStatus
+from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
+from vaka.models.state import JobState, parse_state_file, parse_usage
+from vaka.models.storage import StorageScope
+from vaka.store import Fence
+
+LONGEST_TIMEOUT = 86_400
+"""Seconds that a configuration may let its main container run."""
+
+
+class Stopped(Exception):
+    """The job was asked to stop, and the container that ran then has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionResult:
+    """What a definition leaves for the end of its job."""
+
+    images: tuple[Mapping[str, Any], ...]
+    input_tables: tuple[Mapping[str, Any], ...]
+    output_tables: tuple[Mapping[str, Any], ...]
+    new_state: Mapping[str, Any]
+    load_failures: tuple[str, ...]
+
+
+class DefinitionActor:
+    """Runs one definition of a job from wherever its journal says it is. `run` once."""
+
+    def __init__(
+        self,
+        *,
+        services: Services,
+        job: JobContext,
+        fence: Fence,
+        main: ComponentDefinition,
+        plan: DefinitionPlan,
+        index: int,
+        total: int,
+        left: Mapping[str, Any],
+        events: EventLog,
+        stop: trio.Event,
+        containers: set[str],
+    ) -> None:
+        self.in_container = False
+        """Whether a container is being followed; it then ends the definition by ending itself."""
+        self._services = services
+        self._job = job
+        self._fence = fence
+        self._main = main
+        self._plan = plan
+        self._index = index
+        self._total = total
+        self._left: dict[str, Any] = dict(left)
+        self._events = events
+        self._stop = stop
+        self._containers = containers
+        self._folder = job_folder(services.config, job.record.id)
+        self._scope = StorageScope(
+            project=job.record.project,
+            branch=job.spec.branch,
+            run_id=job.record.run_id,
+            token_id=job.spec.token_id,
+            token_description=job.spec.token_description,
+        )
+
+    async def run(self) -> DefinitionResult:
+        """Do what is left to do, and return what the end of the job needs.
+
+        Raises:
+            Stopped: `stop` was set.
+            EngineError: the definition failed; later ones must not run.
+        """
+        if self._is_done():
+            return self._result()
+        records = self._records()
+        followed = any(each.status is not StageStatus.COLLECTED for each in records.values())
+        if self._stop.is_set() and not followed:
+            raise Stopped
+        unit = self._unit()
+        state = JobState.parse(self._plan.state)
+        self._hide_secrets(unit, state)
+        await self._events.note(
+            "info",
+            f"Running component {self._main.id} (row {self._index + 1} of {self._total})",
+        )
+        stages = await self._chain(unit)
+        if not records and not self._is_past(Phase.STAGING_IN):
+            await self._stage_in(unit, state)
+        if not self._is_past(Phase.STAGE):
+            await self._run_stages(unit, stages, records, state)
+        await self._stage_out(unit)
+        await self._events.note(
+            "info",
+            f"Finished component {self._main.id} (row {self._index + 1} of {self._total})",
+        )
+        return self._result()
+
+    # -- where the journal is --------------------------------------------------------------------
+
+    def _is_done(self) -> bool:
+        record = self._job.record
+        return record.definition > self._index or "output" in self._left
+
+    def _is_past(self, phase: Phase) -> bool:
+        """Whether the journal says that this definition has left `phase` behind."""
+        order = list(Phase)
+        record = self._job.record
+        reached = record.phase or Phase.CLAIMED
+        return record.definition == self._index and order.index(reached) > order.index(phase)
+
+    def _records(self) -> dict[int, StageRecord]:
+        record = self._job.record
+        return {
+            stage.stage: stage
+            for stage in record.stages
+            if stage.attempt == record.attempt and stage.definition == self._index
+        }
+
+    async def _keep(self, **left: Any) -> None:
+        self._left |= left
+        await self._services.store.save_definition(self._fence, self._index, self._left)
+
+    # -- documents -------------------------------------------------------------------------------
+
+    def _unit(self) -> DefinitionContext:
+        return DefinitionContext(
+            index=self._index,
+            configuration=JobConfiguration.parse(self._plan.configuration),
+            config_id=self._job.spec.config,
+            config_version=self._plan.version,
+            row_id=self._plan.row_id,
+        )
+
+    def _hide_secrets(self, unit: DefinitionContext, state: JobState) -> None:
+        for document in (unit.configuration.data, state.component, self._main.image_parameters):
+            self._events.masker.add(secrets(document))
+
+    async def _chain(self, unit: DefinitionContext) -> list[Stage]:
+        """All stages in the order they run."""
+        configuration, main = unit.configuration, self._main
+        main.check_staging(has_processors=configuration.has_processors)
+        catalog = self._services.catalog
+        before: list[Stage] = []
+        after: list[Stage] = []
+        if main.staging_input != "none":
+            before = await processor_stages(
+                catalog, configuration.processors_before, "before", configuration, 0
+            )
+            after = await processor_stages(
+                catalog, configuration.processors_after, "after", configuration, len(before) + 1
+            )
+        timeout, setting = main.process_timeout, f"process_timeout of component {main.id}"
+        if configuration.runtime.process_timeout:
+            timeout = min(configuration.runtime.process_timeout, LONGEST_TIMEOUT)
+            setting = "runtime.process_timeout of the configuration"
+        middle = Stage(
+            index=len(before),
+            kind="main",
+            definition=main,
+            reference=main.image_reference(self._job.spec.tag or configuration.runtime.image_tag),
+            document=configuration.config_file(
+                image_parameters=main.image_parameters, format=main.configuration_format
+            ),
+            timeout=timeout,
+            timeout_setting=setting,
+        )
+        return [*before, middle, *after]
+
+    # -- staging in ------------------------------------------------------------------------------
+
+    async def _stage_in(self, unit: DefinitionContext, state: JobState) -> None:
+        await self._services.store.advance(self._fence, Phase.STAGING_IN, self._index)
+        await trio.to_thread.run_sync(self._folder.create)
+        left: dict[str, Any] = {"input_tables": [], "input_state": {"tables": [], "files": []}}
+        if self._main.staging_input != "none":
+            left = await self._read_inputs(unit.configuration, state)
+        await self._keep(**left)
+
+    async def _read_inputs(
+        self, configuration: JobConfiguration, state: JobState
+    ) -> dict[str, Any]:
+        common: dict[str, Any] = {
+            "backend": self._services.storage,
+            "scope": self._scope,
+            "folder": self._folder,
+            "state": state,
+            "format": self._main.configuration_format,
+            "report": self._report,
+        }
+        tables = await stage_tables(
+            [InputTable.parse(item) for item in configuration.input_tables], **common
+        )
+        files = await stage_files(
+            [InputFile.parse(item) for item in configuration.input_files], **common
+        )
+        new_state = JobState(input_tables=tables.state, input_files=files.state).to_json()
+        return {
+            "input_tables": [table.to_json() for table in tables.tables],
+            "input_state": new_state["storage"]["input"],
+        }
+
+    # -- stages ----------------------------------------------------------------------------------
+
+    async def _run_stages(
+        self,
+        unit: DefinitionContext,
+        stages: Sequence[Stage],
+        records: Mapping[int, StageRecord],
+        state: JobState,
+    ) -> None:
+        images = await self._images(stages, records)
+        for stage in stages:
+            if self._stop.is_set() and stage.index not in records:
+                raise Stopped
+            record = records.get(stage.index)
+            if stage.index > 0:
+                step = f"{self._index}-{stage.index}"
+                await trio.to_thread.run_sync(self._folder.advance, step)
+            if record is None or record.status is not StageStatus.COLLECTED:
+                record = await self._run_stage(unit, stage, images[stage.index], record, state)
+            await self._remove_container(record.container)
+
+    async def _images(
+        self, stages: Sequence[Stage], records: Mapping[int, StageRecord]
+    ) -> dict[int, ImageInfo]:
+        """The image of every stage, before any of them runs."""
+        images: dict[int, ImageInfo] = {}
+        for stage in stages:
+            record = records.get(stage.index)
+            if record is not None:
+                images[stage.index] = ImageInfo(record.image_id, record.image, record.digests)
+            else:
+                images[stage.index] = await prepare_image(
+                    self._services,
+                    stage.reference,
+                    stage.definition.digest,
+                    self._events,
+                    stage.definition.id,
+                )
+        return images
+
+    async def _run_stage(
+        self,
+        unit: DefinitionContext,
+        stage: Stage,
+        image: ImageInfo,
+        record: StageRecord | None,
+        state: JobState,
+    ) -> StageRecord:
+        services, events = self._services, self._events
+        spec = services.plugins.container_spec(
+            container_spec(self._job, unit, stage, image, self._folder),
+            SpecContext(
+                job_id=self._job.record.id,
+                project=self._job.project.id,
+                component=stage.definition.id,
+                kind=stage.kind,
+                features=stage.definition.features,
+            ),
+        )
+        fresh = record is None
+        if record is None or record.status is StageStatus.PLANNED:
+            await trio.to_thread.run_sync(partial(self._write_documents, stage, state))
+            if is_debug(self._job.record):
+                await keep_snapshot(
+                    services,
+                    self._folder,
+                    self._scope,
+                    self._job,
+                    unit,
+                    stage,
+                    stage.definition.id,
+                    events,
+                )
+        if record is None:
+            record = self._planned(stage, image)
+            await services.store.plan_stage(self._fence, record)
+            await events.write(
+                self._entry(
+                    "stage.planned",
+                    f"Running processor {stage.definition.id}"
+                    if stage.kind != "main"
+                    else f"Executing docker process {record.image}.",
+                    stage,
+                )
+            )
+        self._containers.add(record.container)
+        reader = OutputReader(
+            services.config.event_line_bytes,
+            {"stdout": record.stdout_bytes, "stderr": record.stderr_bytes},
+        )
+        listener = _StageListener(self, stage)
+        self.in_container = True
+        try:
+            ending = await run_container(
+                services,
+                spec,
+                reader,
+                listener,
+                Limits(stage.timeout, record.started_at),
+                stop=self._stop,
+                fresh=fresh,
+                may_create=record.status is StageStatus.PLANNED,
+            )
+        finally:
+            self.in_container = False
+        if ending is None:
+            raise Stopped
+        await events.flush()
+        record = await self._collect(stage, record, ending)
+        if ending.stopped:
+            raise Stopped
+        raise_for_ending(stage, record.container, ending, reader, events.masker)
+        return record
+
+    async def _collect(self, stage: Stage, record: StageRecord, ending: Ending) -> StageRecord:
+        """Take what the container has left, and write down that it may go."""
+        if stage.kind == "main":
+            usage = await trio.to_thread.run_sync(self._read_usage, stage)
+            if usage:
+                await self._services.store.save_usage(self._fence, usage)
+            if ending.exit.exit_code == 0 and not ending.timed_out:
+                component_state = await trio.to_thread.run_sync(self._read_state, stage)
+                self._events.masker.add(secrets(component_state))
+                await self._keep(component_state=component_state)
+        exit_ = ending.exit
+        image = {"id": record.image, "digests": list(record.digests)}
+        await self._keep(images=self._left.get("images", {}) | {str(stage.index): image})
+        changes: dict[str, Any] = {
+            "status": StageStatus.COLLECTED,
+            "exit_code": exit_.exit_code,
+            "oom_killed": exit_.oom_killed,
+            "memory_peak_bytes": exit_.memory_peak_bytes,
+            "started_at": exit_.started_at or record.started_at,
+            "finished_at": exit_.finished_at or self._services.now(),
+        }
+        await self._services.store.update_stage(self._fence, self._index, stage.index, **changes)
+        if stage.kind == "main":
+            await trio.to_thread.run_sync(self._folder.drop_state)
+        seconds = exit_.seconds
+        await self._events.write(
+            self._entry(
+                "stage.finished",
+                f"Docker process {record.image} finished.",
+                stage,
+                exit_code=exit_.exit_code,
+                seconds=seconds,
+                oom_killed=exit_.oom_killed,
+            )
+        )
+        return replace(record, **changes)
+
+    async def journal_start(self, stage: Stage) -> None:
+        """Write down that a stage's container is about to be started."""
+        await self._services.store.update_stage(
+            self._fence,
+            self._index,
+            stage.index,
+            status=StageStatus.STARTED,
+            started_at=self._services.now(),
+        )
+        await self._events.write(
+            self._entry("stage.started", f"Started {stage.definition.id}.", stage)
+        )
+
+    async def tell(
+        self, stage: Stage, stream: StreamName, lines: list[str], reader: OutputReader
+    ) -> None:
+        """Hand lines to the event writer, with how far into the two streams they reach."""
+        await self._events.lines(
+            [
+                Entry(
+                    "log",
+                    "error" if stream == "stderr" else "info",
+                    line,
+                    definition=self._index,
+                    stage=stage.index,
+                    component=stage.definition.id,
+                    stream=stream,
+                )
+                for line in lines
+            ],
+            (self._index, stage.index),
+            reader.told,
+        )
+
+    def _planned(self, stage: Stage, image: ImageInfo) -> StageRecord:
+        record = self._job.record
+        assert stage.kind != "action"  # noqa: S101 - actions have no journal
+        return StageRecord(
+            job_id=record.id,
+            attempt=record.attempt,
+            definition=self._index,
+            stage=stage.index,
+            kind=stage.kind,
+            component=stage.definition.id,
+            container=container_name(self._services.config, record, self._index, stage.index),
+            image=stage.reference,
+            image_id=image.id,
+            digests=image.digests,
+            status=StageStatus.PLANNED,
+            planned_at=self._services.now(),
+        )
+
+    async def _remove_container(self, name: str) -> None:
+        await self._services.runtime.remove(name)
+        self._containers.discard(name)
+
+    # -- staging out -----------------------------------------------------------------------------
+
+    async def _stage_out(self, unit: DefinitionContext) -> None:
+        await self._services.store.advance(self._fence, Phase.STAGING_OUT, self._index)
+        if is_debug(self._job.record):
+            await keep_snapshot(
+                self._services,
+                self._folder,
+                self._scope,
+                self._job,
+                unit,
+                None,
+                self._main.id,
+                self._events,
+            )
+            await self._keep(output={"tables": [], "failures": []})
+        elif "none" in {self._main.staging_input, self._main.staging_output}:
+            await self._keep(output={"tables": [], "failures": []})
+        else:
+            await self._keep(output=await self._store_outputs(unit))
+        await trio.to_thread.run_sync(self._folder.remove)
+
+    async def _store_outputs(self, unit: DefinitionContext) -> dict[str, Any]:
+        configuration = unit.configuration
+        stored = await store(
+            [OutputTable.parse(item) for item in configuration.output_tables],
+            [OutputFile.parse(item) for item in configuration.output_files],
+            backend=self._services.storage,
+            scope=self._scope,
+            folder=self._folder,
+            context=OutputContext(
+                component_id=self._main.id,
+                config_id=unit.config_id,
+                row_id=unit.row_id,
+                run_id=self._job.record.run_id,
+                default_bucket=(
+                    configuration.default_bucket or self._main.default_bucket_id(unit.config_id)
+                ),
+                treat_values_as_null=configuration.treat_values_as_null,
+                format=self._main.configuration_format,
+            ),
+            key=f"job-{self._job.record.id}-{self._index}",
+            input_files=[InputFile.parse(item) for item in configuration.input_files],
+            report=self._report,
+        )
+        return {
+            "tables": [table.to_json() for table in stored.tables],
+            "failures": list(stored.errors),
+        }
+
+    def _result(self) -> DefinitionResult:
+        left = self._left
+        output = left.get("output", {})
+        return DefinitionResult(
+            images=tuple(image for _, image in sorted(left.get("images", {}).items())),
+            input_tables=tuple(left.get("input_tables", ())),
+            output_tables=tuple(output.get("tables", ())),
+            new_state={
+                "component": left.get("component_state", {}),
+                "storage": {"input": left.get("input_state", {"tables": [], "files": []})},
+            },
+            load_failures=tuple(output.get("failures", ())),
+        )
+
+    # -- files and events ------------------------------------------------------------------------
+
+    def _write_documents(self, stage: Stage, state: JobState) -> None:
+        kind = stage.definition.configuration_format
+        self._folder.write_config(dumps_config(stage.document, kind), f"config.{stage.extension}")
+        if stage.kind == "main":
+            self._folder.write_state(
+                dumps_config(state.component, kind), f"state.{stage.extension}"
+            )
+
+    def _read_state(self, stage: Stage) -> Any:
+        name = f"state.{stage.extension}"
+        data = self._folder.read_state(name)
+        if data is None:
+            return {}
+        return parse_state_file(
+            data, format=stage.definition.configuration_format, path=f"/data/out/{name}"
+        )
+
+    def _read_usage(self, stage: Stage) -> list[dict[str, Any]]:
+        data = self._folder.read_usage(f"usage.{stage.extension}")
+        if data is None:
+            return []
+        return parse_usage(data, format=stage.definition.configuration_format)
+
+    def _entry(self, kind: str, message: str, stage: Stage, **data: Any) -> Entry:
+        return Entry(
+            kind,
+            "info",
+            message,
+            definition=self._index,
+            stage=stage.index,
+            component=stage.definition.id,
+            data=data,
+        )
+
+    async def _report(self, kind: str, level: Any, message: str, data: Mapping[str, Any]) -> None:
+        await self._events.write(Entry(kind, level, message, definition=self._index, data=data))
+
+
+class _StageListener:
+    """Journals what a stage's container does."""
+
+    def __init__(self, actor: DefinitionActor, stage: Stage) -> None:
+        self._actor = actor
+        self._stage = stage
+
+    async def starting(self) -> None:
+        """From here on an absent container is a lost one, so it is written down first."""
+        await self._actor.journal_start(self._stage)
+
+    def received(self, chunk: OutputChunk) -> None:
+        """Lines are enough."""
+
+    async def printed(self, stream: StreamName, lines: list[str], reader: OutputReader) -> None:
+        """Hand lines to the event writer, with how far into the streams they reach."""
+        await self._actor.tell(self._stage, stream, lines, reader)

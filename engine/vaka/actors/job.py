@@ -1,0 +1,343 @@
+"""The job actor: one job from its claim to its one outcome.
+
+Everything an engine must know after it was killed is in the store before the actor acts on it, so an
+actor begins by reading how far the job got, and goes on there: a folder that was being filled is
+filled again, a container that was started is found by its name, an output that was stored is not
+stored twice. What its tasks raise becomes the job's outcome here and goes no further.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+
+from vaka._supervision import Verdict, leaves, verdict
+from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped
+from vaka.actors.events import Entry, EventLog, keep_events
+from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
+from vaka.actors.services import Services
+from vaka.actors.stages import JobContext, image_definition, is_debug, job_folder
+from vaka.errors import Conflict, MappingFailed, NotFound, StoreUnavailable, UserError
+from vaka.masking import Masker
+from vaka.models.component import ComponentDefinition
+from vaka.models.job import Cause, CauseKind, JobRecord, JobSpec, Phase, Status
+from vaka.store import Fence, LeaseLost
+
+log = logging.getLogger(__name__)
+
+SUCCESS = "Component processing finished."
+NOTHING_EXECUTED = "No configurations executed."
+TERMINATED = "Job has been terminated"
+CLEANUP_RETRY = 5.0
+"""Seconds before a container that could not be removed is tried again."""
+PLAN = -1
+"""Key of the plan among what a job's definitions leave in the journal."""
+
+
+class JobActor:
+    """Runs one claimed job to its outcome. `run` once; `stop` and `abandon` may come at any time."""
+
+    def __init__(self, services: Services, record: JobRecord) -> None:
+        self.record = record
+        self.seen_by_renewal = False
+        """Whether the lease was there when leases were last renewed."""
+        self._services = services
+        self._fence = Fence(record.id, services.owner.id, record.attempt)
+        self._scope = trio.CancelScope()
+        self._cleanup = trio.CancelScope(shield=True)
+        self._stop = trio.Event()
+        self._abandoned = False
+        self._definition: DefinitionActor | None = None
+        self._containers = {
+            stage.container for stage in record.stages if stage.attempt == record.attempt
+        }
+        if record.stop_requested:
+            self._stop.set()
+
+    def stop(self) -> None:
+        """End the job because somebody asked for it: its container first, then the rest."""
+        self._stop.set()
+        if self._definition is None or not self._definition.in_container:
+            self._scope.cancel()
+
+    def abandon(self) -> None:
+        """Leave the job as it is, containers running, to whoever claims it next."""
+        self._abandoned = True
+        self._scope.cancel()
+        self._cleanup.cancel()
+
+    async def run(self) -> None:
+        """Bring the job to its outcome and store it. Raises nothing but cancellation.
+
+        When the store does not answer, the job is left as its journal says and claimed again later.
+        """
+        interrupted: list[BaseException] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                masker = Masker()
+                async with await nursery.start(
+                    keep_events, self._services, self._fence, masker
+                ) as events:
+                    await self._supervise(events)
+        except* (StoreUnavailable, LeaseLost) as group:
+            interrupted.extend(leaves(group))
+        except* Exception:
+            # our own fault, after the job's outcome could be told apart from it: the lease runs out,
+            # and whoever claims the job then reads in the journal how far it got
+            log.exception("job.crashed", extra={"job_id": self.record.id})
+        for error in interrupted:
+            log.error("job.interrupted", extra={"job_id": self.record.id, "error": str(error)})
+        if interrupted or self._abandoned:
+            await self._release()
+
+    # -- supervision ---------------------------------------------------------------------------
+
+    async def _supervise(self, events: EventLog) -> None:
+        faults: list[BaseException] = []
+        result: Mapping[str, Any] | None = None
+        if self._stop.is_set() and self._definition is None and not self._containers:
+            self._scope.cancel()  # nothing has run yet
+        with self._scope:
+            try:
+                result = await self._work(events)
+            except* Stopped:
+                pass
+            except* Exception as group:  # noqa: BLE001 - the boundary: it becomes the outcome
+                faults.extend(leaves(group))
+        for fault in faults:
+            if isinstance(fault, StoreUnavailable | LeaseLost):
+                raise fault
+        with self._cleanup:
+            await self._clean_up(events)
+            if faults:
+                await self._fail(events, verdict(faults), faults)
+            elif result is not None:
+                await self._finish(events, Status.SUCCESS, result)
+            elif not self._abandoned:
+                await self._finish(
+                    events,
+                    Status.TERMINATED,
+                    {"message": TERMINATED},
+                    cause=Cause(CauseKind.CANCELLED, dict(self.record.terminated_by or {})),
+                )
+
+    async def _fail(
+        self, events: EventLog, failure: Verdict, faults: Sequence[BaseException]
+    ) -> None:
+        detail = events.masker.text(failure.detail)
+        extra = {"job_id": self.record.id, "exception_id": failure.exception_id, "error": detail}
+        if failure.error == "user":
+            log.info("job.failed", extra=extra)
+        else:
+            culprit = next(fault for fault in faults if not isinstance(fault, UserError))
+            log.error("job.failed", extra=extra, exc_info=culprit)
+        await self._finish(
+            events,
+            Status.ERROR,
+            {"message": failure.message, "exceptionId": failure.exception_id, "context": []},
+            failure=failure,
+            cause=failure.cause,
+        )
+
+    async def _finish(
+        self,
+        events: EventLog,
+        status: Status,
+        result: Mapping[str, Any],
+        *,
+        failure: Verdict | None = None,
+        cause: Cause | None = None,
+    ) -> None:
+        cause = cause or Cause(CauseKind.FINISHED)
+        masked = events.masker.document(result)
+        await events.write(
+            Entry(
+                "job.finished",
+                "error" if status is Status.ERROR else "info",
+                masked["message"],
+                data={"status": status.value},
+            )
+        )
+        await events.flush()
+        await self._services.store.finish(
+            self._fence,
+            status,
+            result=masked,
+            error=failure.error if failure else None,
+            cause=Cause(cause.kind, events.masker.document(cause.evidence)),
+        )
+        log.info("job.finished", extra={"job_id": self.record.id, "status": status.value})
+
+    async def _clean_up(self, events: EventLog) -> None:
+        """Nothing of the job may live when its final status is written."""
+        for name in sorted(self._containers):
+            await self._end_container(name, events)
+        try:
+            await trio.to_thread.run_sync(job_folder(self._services.config, self.record.id).remove)
+        except OSError:
+            log.exception("folder.leaked", extra={"job_id": self.record.id})
+
+    async def _end_container(self, name: str, events: EventLog) -> None:
+        """Stop, kill, remove; again until it is verified gone."""
+        config = self._services.config
+        while True:
+            try:
+                with trio.fail_after(config.stop_grace + config.cleanup_timeout):
+                    await self._services.runtime.stop(name, grace=config.stop_grace)
+                    await self._services.runtime.remove(name)
+            except Exception as error:
+                log.exception("container.leaked", extra={"container": name})
+                await events.note("notice", f"Cannot remove container {name} yet: {error}")
+                await trio.sleep(CLEANUP_RETRY)
+            else:
+                self._containers.discard(name)
+                return
+
+    async def _release(self) -> None:
+        """Give the lease back, so that the job need not wait for it to run out."""
+        with trio.move_on_after(self._services.config.cleanup_timeout, shield=True):
+            try:
+                await self._services.store.release(self._fence)
+            except (StoreUnavailable, LeaseLost):
+                return
+
+    # -- the work ------------------------------------------------------------------------------
+
+    async def _work(self, events: EventLog) -> Mapping[str, Any]:
+        """Run all definitions and store what they leave; return the job's result."""
+        services, record = self._services, self.record
+        spec = JobSpec.model_validate(dict(record.spec))
+        token = services.tokens.get(record.id)
+        if token is not None:
+            events.masker.add([token.get_secret_value()])
+            spec = spec.model_copy(update={"token": token})
+        main = await self._main_component(spec)
+        if main.forward_token and token is None:
+            raise UserError(
+                f"Component {main.id} asks for the Storage token, and the runner does not have it "
+                "any more: it is kept in memory only. Run the job again."
+            )
+        project = await services.catalog.project(record.project)
+        journal = await services.store.definitions(record.id, record.attempt)
+        if record.phase is Phase.CLAIMED:
+            await events.write(Entry("job.claimed", "info", f"Job {record.id} is processing."))
+        else:
+            await events.write(
+                Entry(
+                    "job.resumed",
+                    "notice",
+                    "The runner was restarted; the job goes on where it was.",
+                    data={"phase": record.phase, "definition": record.definition},
+                )
+            )
+        plan = await self._plan(spec, journal, events)
+        context = JobContext(services.config, record, spec, project)
+        actors = [
+            DefinitionActor(
+                services=services,
+                job=context,
+                fence=self._fence,
+                main=main,
+                plan=definition,
+                index=index,
+                total=len(plan.definitions),
+                left=journal.get(index, {}),
+                events=events,
+                stop=self._stop,
+                containers=self._containers,
+            )
+            for index, definition in enumerate(plan.definitions)
+        ]
+        results: list[DefinitionResult] = []
+        for actor in actors:
+            self._definition = actor
+            results.append(await actor.run())
+            if self._stop.is_set():
+                raise Stopped
+        failures = [failure for result in results for failure in result.load_failures]
+        if failures:
+            raise MappingFailed("Failed to process output mapping: " + "\n".join(failures))
+        if not is_debug(record):
+            await self._store_states(spec, plan, results, events)
+        return _result(plan, results)
+
+    async def _main_component(self, spec: JobSpec) -> ComponentDefinition:
+        if spec.component is None:
+            return image_definition(spec)
+        try:
+            component = await self._services.catalog.component(spec.component)
+        except NotFound as error:
+            raise UserError(f"Component '{spec.component}' not found.") from error
+        return ComponentDefinition.parse(component)
+
+    async def _plan(self, spec: JobSpec, journal: Mapping[int, Any], events: EventLog) -> Plan:
+        """The plan from the journal, or a new one; a stored configuration may change meanwhile."""
+        kept = journal.get(PLAN)
+        if kept is not None:
+            return Plan(tuple(DefinitionPlan.from_json(each) for each in kept["definitions"]))
+        plan = await plan_definitions(self._services.catalog, spec)
+        for note in plan.notes:
+            await events.note("info", note)
+        if spec.tag:
+            await events.note("warn", f"Overriding component tag with: '{spec.tag}'")
+        await self._services.store.save_definition(
+            self._fence, PLAN, {"definitions": [each.to_json() for each in plan.definitions]}
+        )
+        return plan
+
+    async def _store_states(
+        self,
+        spec: JobSpec,
+        plan: Plan,
+        results: Sequence[DefinitionResult],
+        events: EventLog,
+    ) -> None:
+        """Keep what the definitions want to find again, each once, and only if nobody was faster."""
+        await self._services.store.advance(self._fence, Phase.STATE, len(results))
+        for index, (definition, result) in enumerate(zip(plan.definitions, results, strict=True)):
+            if definition.state_version is None or spec.component is None or not spec.config:
+                continue
+            try:
+                await self._services.catalog.put_state(
+                    self.record.project,
+                    spec.component,
+                    spec.config,
+                    definition.row_id,
+                    result.new_state,
+                    expected_version=definition.state_version,
+                    key=f"job-{self.record.id}-{index}",
+                )
+            except NotFound as error:
+                await events.note("warn", f"Failed to store state: {error}")
+            except Conflict as error:
+                raise UserError(
+                    f"Failed to store state: {error} Another run or a person has changed it while "
+                    "this job ran; the outputs are stored, the state is as they left it."
+                ) from error
+            else:
+                await events.write(
+                    Entry("state.stored", "notice", "Storing state.", definition=index)
+                )
+
+
+def _result(plan: Plan, results: Sequence[DefinitionResult]) -> dict[str, Any]:
+    """The result of a job that succeeded (runner.md section 2.6)."""
+    if not results:
+        return {
+            "message": NOTHING_EXECUTED,
+            "images": [],
+            "configVersion": None,
+            "input": {"tables": []},
+            "output": {"tables": []},
+        }
+    version = plan.definitions[0].version
+    return {
+        "message": SUCCESS,
+        "images": [list(result.images) for result in results],
+        "configVersion": int(version) if version else None,
+        "input": {"tables": [table for result in results for table in result.input_tables]},
+        "output": {"tables": [table for result in results for table in result.output_tables]},
+    }

@@ -1,0 +1,149 @@
+"""From a request to its job definitions: one a configuration, or one a row (runner.md section 6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vaka.errors import NotFound, UserError
+from vaka.hooks import Catalog
+from vaka.models.catalog import Configuration, ConfigurationRow
+from vaka.models.configuration import merge
+from vaka.models.job import JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionPlan:
+    """One job definition as it was resolved when the job first ran; kept in the journal."""
+
+    configuration: Any
+    """Row merged over configuration, not validated yet."""
+    row_id: str | None
+    version: str
+    """Version of the stored configuration, or empty."""
+    state: Any
+    state_version: int | None
+    """None: the configuration does not exist, so no state is kept."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> DefinitionPlan:
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All definitions of a job, in the order they run, and what there is to say about them."""
+
+    definitions: tuple[DefinitionPlan, ...]
+    notes: tuple[str, ...] = ()
+
+
+async def plan_definitions(catalog: Catalog, spec: JobSpec) -> Plan:
+    """Read the configuration that a job names and cut it into definitions.
+
+    Raises:
+        UserError: the configuration cannot be read, or a row that was asked for is not in it.
+    """
+    wanted = _wanted_rows(spec)
+    if spec.image is not None or spec.config_data is not None:
+        if wanted:
+            raise UserError(f"Row {wanted[0]} not found.")
+        version = await _state_version(catalog, spec)
+        return Plan((DefinitionPlan(spec.config_data or {}, None, "", {}, version),))
+    if not spec.config or spec.component is None:
+        raise UserError("Specify 'config' or 'configData'.")
+    try:
+        stored = await catalog.configuration(spec.project, spec.component, spec.config)
+    except NotFound as error:
+        raise UserError(f"Error reading configuration '{spec.config}': {error}") from error
+    return await _stored_plan(catalog, spec, stored, wanted)
+
+
+async def _stored_plan(
+    catalog: Catalog, spec: JobSpec, stored: Configuration, wanted: tuple[str, ...]
+) -> Plan:
+    rows = _select(stored, wanted)
+    if not stored.rows:
+        return Plan((await _definition(catalog, spec, stored, None),))
+    _refuse_processors_twice(stored)
+    definitions: list[DefinitionPlan] = []
+    notes: list[str] = []
+    for row in rows:
+        if row.is_disabled:
+            verb = "Force running" if wanted else "Skipping"
+            notes.append(
+                f"{verb} disabled configuration: {stored.id}, version: {stored.version}, "
+                f"row: {row.id}"
+            )
+            if not wanted:
+                continue
+        definitions.append(await _definition(catalog, spec, stored, row))
+    return Plan(tuple(definitions), tuple(notes))
+
+
+async def _definition(
+    catalog: Catalog, spec: JobSpec, stored: Configuration, row: ConfigurationRow | None
+) -> DefinitionPlan:
+    state = await catalog.state(
+        spec.project, stored.component_id, stored.id, row.id if row else None
+    )
+    configuration = stored.configuration or {}
+    return DefinitionPlan(
+        configuration=merge(configuration, row.configuration or {}) if row else configuration,
+        row_id=row.id if row else None,
+        version=str(stored.version),
+        state=state.value,
+        state_version=state.version,
+    )
+
+
+async def _state_version(catalog: Catalog, spec: JobSpec) -> int | None:
+    """Version of the state that an inline run will replace, or None when it has none to replace."""
+    if not spec.config or spec.component is None:
+        return None
+    try:
+        return (await catalog.state(spec.project, spec.component, spec.config)).version
+    except NotFound:
+        return None
+
+
+def _wanted_rows(spec: JobSpec) -> tuple[str, ...]:
+    """Ids of the rows asked for; empty is all that are enabled."""
+    match spec.row:
+        case None | "":
+            return spec.rows
+        case bool() | int() | float() | str() as row:
+            return (str(row), *spec.rows)
+        case other:
+            raise UserError(f"Unsupported row value ({json.dumps(other)}), scalar is required.")
+
+
+def _select(stored: Configuration, wanted: tuple[str, ...]) -> list[ConfigurationRow]:
+    if not wanted:
+        return list(stored.rows)
+    rows = [row for row in stored.rows if row.id in wanted]
+    if not rows and len(wanted) == 1:
+        raise UserError(f"Row {wanted[0]} not found.")
+    if not rows:
+        raise UserError(f'None of rows "{",".join(wanted)}" was found.')
+    return rows
+
+
+def _refuse_processors_twice(stored: Configuration) -> None:
+    if _has_processors(stored.configuration) and any(
+        _has_processors(row.configuration) for row in stored.rows
+    ):
+        raise UserError(
+            "Processors may be set either in configuration or in configuration row, "
+            "but not in both places."
+        )
+
+
+def _has_processors(configuration: Any) -> bool:
+    processors = configuration.get("processors") if isinstance(configuration, Mapping) else None
+    return isinstance(processors, Mapping) and any(processors.values())

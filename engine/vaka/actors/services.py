@@ -1,0 +1,39 @@
+"""What every actor of one engine shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import trio
+from pydantic import SecretStr
+
+from vaka._plugins import Plugins
+from vaka.config import EngineConfig
+from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
+from vaka.store import JobStore, Owner
+
+
+def utcnow() -> datetime:
+    """This moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of an engine that actors work with; owned by the engine, closed after them."""
+
+    config: EngineConfig
+    plugins: Plugins
+    store: JobStore
+    runtime: ContainerRuntime
+    storage: MappingBackend
+    catalog: Catalog
+    owner: Owner
+    starting: trio.CapacityLimiter
+    """The gate of containers that are being created or started."""
+    tokens: dict[int, SecretStr]
+    """Tokens of jobs that were submitted here, for components that are given them. They are kept in
+    memory only, because nothing may write them down in the clear."""
+    now: Callable[[], datetime] = utcnow

@@ -1,0 +1,67 @@
+"""What a container's end means (runner.md section 4.8)."""
+
+from __future__ import annotations
+
+from vaka.actors.container import Ending
+from vaka.actors.output import OutputReader
+from vaka.actors.stages import Stage
+from vaka.errors import ComponentCrashed, ContainerFailed, DeadlineExceeded, OutOfMemory
+from vaka.masking import Masker
+
+NO_MESSAGE = "No error message."
+STDERR_LINES = 50
+"""Lines of standard error kept as evidence of a failure."""
+KILLED = 137
+
+
+def raise_for_ending(
+    stage: Stage, name: str, ending: Ending, reader: OutputReader, masker: Masker
+) -> None:
+    """Do nothing for a container that ended well.
+
+    Raises:
+        OutOfMemory: also when the component hid it behind exit code 0.
+        DeadlineExceeded: it ran longer than it may and was killed.
+        ContainerFailed: exit code 1, or any other when the component wants no application errors.
+        ComponentCrashed: any other exit code.
+    """
+    exit_, definition, image = ending.exit, stage.definition, stage.reference
+    if exit_.oom_killed:
+        raise OutOfMemory(
+            f"Component out of memory (exceeded {definition.memory})",
+            limit=definition.memory_bytes,
+            peak=exit_.memory_peak_bytes,
+        )
+    if ending.timed_out:
+        raise DeadlineExceeded(
+            f"Running {image} container exceeded the timeout of {stage.timeout:g} seconds.",
+            seconds=stage.timeout,
+            setting=stage.timeout_setting,
+        )
+    code = exit_.exit_code
+    if code == 0:
+        return
+    message = masker.text(error_message(reader))
+    tail = masker.text(reader.excerpts["stderr"].tail(STDERR_LINES))
+    if code == 1:
+        raise ContainerFailed(message, exit_code=code, stderr_tail=tail)
+    if code == KILLED:
+        # neither the kernel for memory nor we for time: somebody killed it from outside
+        raise ContainerFailed(
+            "Component terminated. Possibly due to out of memory error",
+            exit_code=code,
+            stderr_tail=tail,
+        )
+    full = f"{image} container '{name}' failed: ({code}) {message}"
+    if definition.no_application_errors:
+        raise ContainerFailed(full, exit_code=code, stderr_tail=tail)
+    raise ComponentCrashed(full, exit_code=code, stderr_tail=tail)
+
+
+def error_message(reader: OutputReader) -> str:
+    """What a failed container says of it: its standard error, else its output."""
+    for stream in ("stderr", "stdout"):
+        text = reader.excerpts[stream].text()  # type: ignore[index]
+        if text:
+            return text
+    return NO_MESSAGE

@@ -1,0 +1,450 @@
+"""The engine: root of the supervision tree.
+
+```python
+async with Engine(EngineConfig(concurrency=4)) as engine:
+    job = await engine.submit(JobSpec(image="alpine:3.20", timeout=60))
+    async for event in job.events():
+        print(event)
+    outcome = await job.wait()
+```
+
+Leaving the block waits for running jobs (`EngineConfig.shutdown` says otherwise); cancelling around
+it stops them, or leaves them to the next engine when `shutdown` is `adopt`. Either way no task is
+left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from vaka._plugins import Plugins
+from vaka._supervision import leaves
+from vaka.actors.action import Actions
+from vaka.actors.dispatcher import Dispatcher
+from vaka.actors.reconciler import reconcile_forever
+from vaka.actors.services import Services
+from vaka.actors.stages import image_definition
+from vaka.config import EngineConfig
+from vaka.errors import ApplicationError, EngineError, HomeInUse, UserError
+from vaka.hooks import Catalog, MappingBackend, Resource
+from vaka.models.component import ComponentDefinition
+from vaka.models.event import Event
+from vaka.models.job import (
+    ActionResult,
+    ActionSpec,
+    JobQuery,
+    JobRecord,
+    JobSpec,
+    Outcome,
+    Status,
+)
+from vaka.runtime import docker_runtime
+from vaka.store import JobStore, NewJob, Owner
+
+log = logging.getLogger(__name__)
+
+EVENTS_PAGE = 1_000
+CLOSE_TIMEOUT = 10.0
+HEALTH_TIMEOUT = 5.0
+LOW_DISK_BYTES = 256 << 20
+"""Free space below which the engine calls itself unhealthy."""
+PARALLELISM_LIMIT = "components.jobsParallelism"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What keeps the engine from working; None is fine, else the reason."""
+
+    store: str | None
+    runtime: str | None
+    disk: str | None
+
+    @property
+    def ok(self) -> bool:
+        return self.store is None and self.runtime is None and self.disk is None
+
+
+class Job:
+    """A caller's handle on one job. It holds no state of the job: every answer is the store's."""
+
+    def __init__(self, engine: Engine, record: JobRecord) -> None:
+        self._engine = engine
+        self.record = record
+        """What the store said last."""
+
+    @property
+    def id(self) -> int:
+        return self.record.id
+
+    async def refresh(self) -> JobRecord:
+        """What the store says now."""
+        self.record = await self._engine.services.store.job(self.id)
+        return self.record
+
+    async def wait(self) -> Outcome:
+        """Return once the job has ended, however it ended; failures are not raised."""
+        watch = self._engine.services.store.watch(("job", self.id))
+        while not (await self.refresh()).status.is_finished:
+            await watch.changed(self._engine.config.idle_poll)
+        return _outcome(self.record)
+
+    async def events(self, *, after: int = 0, follow: bool = True) -> AsyncIterator[Event]:
+        """The job's events from its first on, less the first `after`.
+
+        With `follow`, live ones as they come, until the job has ended; without, what there is now.
+        """
+        watch = self._engine.services.store.watch(("job", self.id))
+        while True:
+            # asked before the events are read: what a finished job has said is all there
+            finished = (await self.refresh()).status.is_finished
+            while page := await self._engine.services.store.events(
+                self.id, after=after, limit=EVENTS_PAGE
+            ):
+                for event in page:
+                    yield event
+                after = page[-1].seq
+            if finished or not follow:
+                return
+            await watch.changed(self._engine.config.idle_poll)
+
+    async def cancel(self, by: Mapping[str, Any] | None = None) -> JobRecord:
+        """Ask the job to end, and return at once: `wait` returns when it has.
+
+        A waiting job is cancelled on the spot. A running one is stopped, killed after the grace
+        period, and final only when nothing of it lives.
+
+        Raises:
+            Conflict: the job has ended already.
+        """
+        self.record = await self._engine.request_stop(self.id, by or {})
+        return self.record
+
+
+class Engine(AbstractAsyncContextManager["Engine"]):
+    """Runs jobs. Open it with `async with`; two engines in a process share nothing."""
+
+    def __init__(
+        self, config: EngineConfig | None = None, *, plugins: Sequence[object] = ()
+    ) -> None:
+        self.config = config or EngineConfig()
+        self.plugins = Plugins(plugins)
+        self._exit: AbstractAsyncContextManager[None] | None = None
+        self._parts: Services | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._actions: Actions | None = None
+
+    # -- lifetime ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._exit = self._lifetime()
+        await self._exit.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._exit is not None  # noqa: S101 - only `async with` calls this
+        try:
+            await self._exit.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            # a caller's own error comes back as itself; a group means that we broke
+            if error is None or list(leaves(group)) != [error]:
+                raise
+
+    @asynccontextmanager
+    async def _lifetime(self) -> AsyncGenerator[None, None]:
+        config = self.config
+        owner = Owner(
+            id=f"{config.host}-{os.getpid()}-{secrets.token_hex(4)}",
+            instance=config.instance,
+            host=config.host,
+            pid=os.getpid(),
+        )
+        async with AsyncExitStack() as stack:
+            previous = None
+            if config.worker:
+                previous = stack.enter_context(_Home(config.home, owner)).previous
+            store = await stack.enter_async_context(JobStore(config.effective_store_url))
+            storage = self.plugins.mapping_backend(config.effective_storage_url)
+            catalog = self.plugins.catalog(config.effective_catalog_url)
+            runtime = self.plugins.container_runtime(config.runtime_url) or docker_runtime(
+                config.runtime_url
+            )
+            for part in (storage, catalog, runtime):
+                stack.push_async_callback(_close, part)
+                await part.open()
+            services = Services(
+                config=config,
+                plugins=self.plugins,
+                store=store,
+                runtime=runtime,
+                storage=storage,
+                catalog=catalog,
+                owner=owner,
+                starting=trio.CapacityLimiter(config.starting),
+                tokens={},
+            )
+            self._parts = services
+            if not config.worker:
+                yield
+                return
+            if previous is not None:
+                await store.expire_owner(previous)
+            async with self._working(services):
+                yield
+
+    @asynccontextmanager
+    async def _working(self, services: Services) -> AsyncGenerator[None, None]:
+        """Jobs run while this is open; leaving it ends them as the settings say."""
+        dispatcher = self._dispatcher = Dispatcher(services)
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(reconcile_forever, services)
+            try:
+                async with trio.open_nursery() as jobs:
+                    await helpers.start(dispatcher.run, jobs)
+                    mode = "adopt" if self.config.shutdown == "adopt" else "stop"
+                    try:
+                        yield
+                        mode = self.config.shutdown
+                    finally:
+                        # jobs are shielded: only this ends them, whatever happens around
+                        await self._leave(dispatcher, mode)
+            finally:
+                dispatcher.end()
+                self._dispatcher = None
+            helpers.cancel_scope.cancel()
+
+    async def _leave(self, dispatcher: Dispatcher, mode: str) -> None:
+        """Wait for what runs, hand it over, or stop it. Cancelled while it waits, it stops it."""
+        dispatcher.close()
+        if mode == "drain":
+            try:
+                await dispatcher.drained()
+            except trio.Cancelled:
+                mode = "stop"
+                raise
+            finally:
+                if mode == "stop":
+                    await self._stop_all(dispatcher)
+        elif mode == "adopt":
+            dispatcher.abandon()
+        else:
+            await self._stop_all(dispatcher)
+
+    async def _stop_all(self, dispatcher: Dispatcher) -> None:
+        by = {"id": None, "description": "engine shutdown"}
+        with trio.move_on_after(self.config.cleanup_timeout, shield=True):
+            for job_id in list(dispatcher.running):
+                try:
+                    await self.services.store.request_stop(job_id, by)
+                except UserError:
+                    continue  # it has ended meanwhile
+        dispatcher.stop_all()
+
+    @property
+    def services(self) -> Services:
+        """The engine's parts, for its own actors and handles."""
+        if self._parts is None:
+            raise ApplicationError(
+                "The engine is not open; use it inside `async with Engine(...)`."
+            )
+        return self._parts
+
+    @property
+    def catalog(self) -> Catalog:
+        """Projects, tokens, components, configurations and state."""
+        return self.services.catalog
+
+    @property
+    def storage(self) -> MappingBackend:
+        """Tables and files."""
+        return self.services.storage
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    async def submit(self, spec: JobSpec) -> Job:
+        """Accept a job. Returns once it is durable; it starts when a slot and its lock are free.
+
+        Raises:
+            NotFound: there is no such component.
+            Conflict: the idempotency key was used for another request.
+        """
+        services = self.services
+        definition = await self._definition(spec)
+        project = await services.catalog.project(spec.project)
+        document = spec.model_dump(mode="json", exclude={"token"}, exclude_defaults=True)
+        component = spec.component or definition.id
+        limit = project.limits.get(PARALLELISM_LIMIT)
+        record = await services.store.submit(
+            NewJob(
+                project=spec.project,
+                component=component,
+                config=spec.config,
+                spec=document,
+                mode=spec.mode,
+                lock_name=(
+                    None
+                    if spec.config is None
+                    else f"docker-{spec.project}-{component}-{spec.config}"
+                ),
+                memory_bytes=definition.memory_bytes,
+                project_parallelism=int(limit) if limit else None,
+                parent_run_id=spec.parent_run_id,
+                token_id=spec.token_id,
+                token_description=spec.token_description,
+                idempotency_key=spec.idempotency_key,
+                request_hash=_request_hash(document),
+            )
+        )
+        if spec.token is not None:
+            services.tokens[record.id] = spec.token
+        return Job(self, record)
+
+    async def job(self, job_id: int, *, project: str | None = None) -> Job:
+        """A handle on a job that was submitted before; `NotFound` when `project` has none such."""
+        return Job(self, await self.services.store.job(job_id, project=project))
+
+    async def jobs(self, query: JobQuery) -> list[JobRecord]:
+        """The jobs that match."""
+        return await self.services.store.jobs(query)
+
+    async def set_error_note(
+        self, job_id: int, note: str | None, *, project: str | None = None
+    ) -> JobRecord:
+        """Attach a free text to a job."""
+        return await self.services.store.set_error_note(job_id, note, project=project)
+
+    async def request_stop(self, job_id: int, by: Mapping[str, Any]) -> JobRecord:
+        """What `Job.cancel` does; `by` says who asked: `id` and `description`."""
+        record = await self.services.store.request_stop(job_id, by)
+        if self._dispatcher is not None and record.status is Status.TERMINATING:
+            self._dispatcher.stop(job_id)
+        return record
+
+    async def act(self, spec: ActionSpec) -> ActionResult:
+        """Run a synchronous action and return its answer, once nothing of it is left."""
+        if self._actions is None:
+            self._actions = Actions(self.services)
+        return await self._actions.act(spec)
+
+    async def health(self) -> Health:
+        """Whether the engine can work now; asks the store, the runtime and the disk."""
+        services = self.services
+        return Health(
+            store=await _reason(services.store.counts()),
+            runtime=await _reason(services.runtime.info()) if self.config.worker else None,
+            disk=await trio.to_thread.run_sync(_disk_reason, self.config.home),
+        )
+
+    async def _definition(self, spec: JobSpec) -> ComponentDefinition:
+        if spec.component is None:
+            return image_definition(spec)
+        return ComponentDefinition.parse(await self.services.catalog.component(spec.component))
+
+
+class _Home:
+    """The home folder, held by one working engine at a time."""
+
+    def __init__(self, home: Path, owner: Owner) -> None:
+        self.previous: str | None = None
+        """The engine that held it before and cannot be alive."""
+        self._home = home.absolute()
+        self._owner = owner
+
+    def __enter__(self) -> Self:
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            self._file = (self._home / "engine.lock").open("a+")
+        except OSError as error:
+            raise ApplicationError(
+                f"The home {self._home} cannot be used: {error.strerror}. Choose another one or "
+                "give this user the right to write there."
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.seek(0)
+            holder = _parse_owner(self._file.read())
+            self._file.close()
+            raise HomeInUse(
+                f"The home {self._home} is in use by process {holder.get('pid', '?')}. Talk to it "
+                "over HTTP (`--url`), stop it, or choose another home.",
+                pid=holder.get("pid"),
+            ) from error
+        self._file.seek(0)
+        self.previous = _parse_owner(self._file.read()).get("id")
+        self._file.truncate(0)
+        self._file.write(json.dumps({"id": self._owner.id, "pid": self._owner.pid}))
+        self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _parse_owner(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}  # an empty file, or one that an engine was killed while writing
+    return document if isinstance(document, dict) else {}
+
+
+async def _close(part: Resource) -> None:
+    with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as closing:
+        await part.aclose()
+    if closing.cancelled_caught:
+        log.error("close.timed_out", extra={"part": type(part).__name__})
+
+
+async def _reason(question: Awaitable[object]) -> str | None:
+    """None when the question is answered in time, else why it is not."""
+    try:
+        with trio.fail_after(HEALTH_TIMEOUT):
+            await question
+    except EngineError as error:
+        return str(error)
+    except trio.TooSlowError:
+        return f"no answer within {HEALTH_TIMEOUT:g} s"
+    return None
+
+
+def _disk_reason(home: Path) -> str | None:
+    free = shutil.disk_usage(home).free
+    if free < LOW_DISK_BYTES:
+        return f"only {free >> 20} MiB are free on the disk of {home}"
+    return None
+
+
+def _request_hash(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _outcome(record: JobRecord) -> Outcome:
+    return Outcome(
+        job_id=record.id,
+        status=record.status,
+        message=str(record.result.get("message", "")),
+        error=record.error,
+        exception_id=record.result.get("exceptionId"),
+        cause=record.cause,
+        result=record.result,
+    )
