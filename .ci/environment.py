@@ -36,12 +36,15 @@ def main() -> int:
         stamp = VENV / ".vaka-installed"
         try:
             version = usable()
-            if version and stamp.exists() and stamp.read_text() == digest(version):
+            home, _, content = stamp.read_text().partition("\n") if stamp.exists() else ("", "", "")
+            if version and home == str(ROOT) and content == digest(version):
                 return 0
+            if home not in ("", str(ROOT)):
+                version = ""  # its scripts still point to where it was made
             started = time.monotonic()
             print(f"[venv] installing into {VENV}", flush=True)
             install(version)
-            stamp.write_text(digest(usable()))
+            stamp.write_text(f"{ROOT}\n{digest(usable())}")
         except Failed as reason:
             print(f"[venv] {reason}", file=sys.stderr)
             return 1
@@ -65,7 +68,7 @@ def usable() -> str:
 
 
 def digest(version: str) -> str:
-    parts = [version, str(ROOT), EXTRAS, (ROOT / "pyproject.toml").read_text()]
+    parts = [version, EXTRAS, (ROOT / "pyproject.toml").read_text()]
     return hashlib.sha256("\0".join([*parts, CONSTRAINTS.read_text()]).encode()).hexdigest()
 
 
