@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
-from vaka.datafolder import JobFolder
+import trio
+
+from vaka.datafolder import JobFolder, Kind, printable, split_name
+from vaka.errors import ApplicationError, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
+from vaka.mapping._parallel import in_parallel
+from vaka.mapping.filters import export_options, file_query
 from vaka.mapping.results import Report, TableResult
 from vaka.models.document import Format
+from vaka.models.manifest import dumps_manifest, input_file_manifest, input_table_manifest
 from vaka.models.mapping import InputFile, InputTable
 from vaka.models.state import FileState, JobState, TableState
-from vaka.models.storage import StorageScope
+from vaka.models.storage import (
+    ExportOptions,
+    ExportResult,
+    FileDetail,
+    StorageScope,
+    TableDetail,
+)
 
 MAX_EXPORT_BYTES = 100_000_000_000
 """Largest table that is read, unless the project says otherwise."""
 PARALLEL = 4
 """Tables or files that are read at a time."""
+_BRANCH_KEYS = {"KBC.createdBy.branch.id", "KBC.lastUpdatedBy.branch.id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,7 @@ class InputFiles:
     """What `stage_files` did."""
 
     state: tuple[FileState, ...] = ()
+    """Replaces the stored list once the job has succeeded."""
     files: int = 0
     bytes: int = 0
 
@@ -54,18 +71,159 @@ async def stage_tables(
     dev_mapping_allowed: bool = False,
     parallel: int = PARALLEL,
 ) -> InputTables:
-    """Export the tables to `in/tables`, each with its manifest. The folder must be fresh.
+    """Export the tables to `in/tables`, each with its manifest.
 
-    Args:
-        items: what is asked for, in mapping order.
-        state: where adaptive reads go on.
-        max_bytes: the project's `components.max_export_size_bytes`.
-        dev_mapping_allowed: whether the component may read buckets of development branches.
+    `items` are in mapping order, `state` says where adaptive reads go on, `max_bytes` is the project's
+    `components.max_export_size_bytes`, and `dev_mapping_allowed` lets a component read buckets of
+    development branches. The folder must be fresh.
 
     Raises:
         MappingFailed: a table cannot be read as asked.
     """
-    raise NotImplementedError
+    if not items:
+        return InputTables()
+    await report("note", "debug", "Downloading source tables.", {})
+    await report("note", "info", 'Using "local" table input staging.', {})
+    for item in items:
+        _check_name(item.name)
+    now = datetime.now(UTC)
+    # the details come first: what changes while a table is exported is new again next time
+    details = await in_parallel(
+        parallel, lambda _, item: _detail(backend, scope, item.source), items
+    )
+    if not dev_mapping_allowed:
+        await _refuse_branch_buckets(backend, scope, details)
+    for detail in details:
+        _check_size(detail, max_bytes)
+    options = [_options(item, state, now) for item in items]
+    await report("note", "info", f"Processing {len(items)} local table exports.", {})
+    last = {item.name: index for index, item in enumerate(items)}
+
+    async def fetch(index: int, item: InputTable) -> ExportResult:
+        if last[item.name] != index:  # a later item has the same name and would replace it
+            return ExportResult(0, 0)
+        result = await _export(backend, scope, folder, item, options[index], index)
+        document = input_table_manifest(details[index], columns=item.columns)
+        await _write_manifest(folder, item.name, dumps_manifest(document, format), details[index])
+        await report(
+            "input.table",
+            "info",
+            f"Fetched table {item.source}.",
+            {
+                "table": item.source,
+                "destination": item.name,
+                "rows": result.rows,
+                "bytes": result.bytes,
+            },
+        )
+        return result
+
+    results = await in_parallel(parallel, fetch, items)
+    await report("note", "info", "All tables were fetched.", {})
+    return InputTables(
+        tables=tuple(map(TableResult.of, details)),
+        state=tuple(
+            TableState(item.source, _state_date(detail.last_import_date))
+            for item, detail in zip(items, details, strict=True)
+        ),
+        rows=sum(result.rows for result in results),
+        bytes=sum(result.bytes for result in results),
+    )
+
+
+def _check_name(name: str) -> None:
+    try:
+        split_name(name)
+    except InvalidInput as error:
+        raise MappingFailed(error.message) from error
+
+
+async def _detail(backend: MappingBackend, scope: StorageScope, source: str) -> TableDetail:
+    try:
+        return await backend.tables.table(scope, source)
+    except UserError as error:
+        raise _not_imported(error) from error
+
+
+def _not_imported(error: UserError) -> MappingFailed:
+    return MappingFailed(f"Cannot import data from Storage API: {error.message}")
+
+
+async def _refuse_branch_buckets(
+    backend: MappingBackend, scope: StorageScope, details: Sequence[TableDetail]
+) -> None:
+    found: list[str] = []
+    for bucket_id in dict.fromkeys(detail.bucket for detail in details):
+        try:
+            bucket = await backend.tables.bucket(scope, bucket_id)
+        except NotFound:
+            continue  # the export says what is wrong
+        except UserError as error:
+            raise _not_imported(error) from error
+        if any(entry.key in _BRANCH_KEYS for entry in bucket.metadata):
+            found.append(bucket_id)
+    if found:
+        raise MappingFailed(
+            f'The buckets "{", ".join(found)}" come from a development branch and must not be '
+            "used directly in input mapping."
+        )
+
+
+def _check_size(detail: TableDetail, limit: int) -> None:
+    if detail.data_size_bytes is not None and detail.data_size_bytes > limit:
+        raise MappingFailed(
+            f'Table "{detail.id}" with size {detail.data_size_bytes} bytes exceeds the input '
+            f"mapping limit of {limit} bytes. Please contact support to raise this limit"
+        )
+
+
+def _options(item: InputTable, state: JobState, now: datetime) -> ExportOptions:
+    try:
+        return export_options(item, state, now)
+    except InvalidInput as error:
+        raise _not_imported(error) from error
+
+
+async def _export(
+    backend: MappingBackend,
+    scope: StorageScope,
+    folder: JobFolder,
+    item: InputTable,
+    options: ExportOptions,
+    index: int,
+) -> ExportResult:
+    target = await trio.to_thread.run_sync(folder.incoming, f"table-{index}")
+    try:
+        result = await backend.tables.export(scope, item.source, options, target)
+    except UserError as error:
+        raise _not_imported(error) from error
+    await _place(folder, target, "tables", item.name)
+    return result
+
+
+async def _place(folder: JobFolder, incoming: Path, kind: Kind, name: str) -> None:
+    try:
+        await trio.to_thread.run_sync(folder.place, incoming, kind, name)
+    except InvalidInput as error:
+        raise MappingFailed(error.message) from error
+
+
+async def _write_manifest(
+    folder: JobFolder, name: str, document: bytes, detail: TableDetail
+) -> None:
+    try:
+        await trio.to_thread.run_sync(folder.write_manifest, "tables", name, document)
+    except OSError as error:
+        raise ApplicationError(
+            f"Failed to write manifest for table {detail.id} - {detail.name}."
+        ) from error
+
+
+def _state_date(moment: datetime | None) -> str:
+    """A date that the next adaptive read begins at: exact, or it would see the same rows again."""
+    if moment is None:
+        return ""
+    return moment.strftime(f"%Y-%m-%dT%H:%M:%S{'.%f' if moment.microsecond else ''}%z")
 
 
 async def stage_files(
@@ -79,10 +237,108 @@ async def stage_files(
     report: Report,
     parallel: int = PARALLEL,
 ) -> InputFiles:
-    """Download the files to `in/files`, each with its manifest. The folder must be fresh.
+    """Download the files to `in/files`, each with its manifest.
+
+    `items` are in mapping order, and `state` says where adaptive reads go on. The folder must be fresh.
 
     Raises:
         MappingFailed: the files cannot be listed as asked.
         ApplicationError: a file that was listed cannot be downloaded.
     """
-    raise NotImplementedError
+    if not items:
+        return InputFiles()
+    await report("note", "debug", "Downloading source files.", {})
+    await report("note", "info", 'Using "local" file input staging.', {})
+    now = datetime.now(UTC)
+    entries: list[FileState] = []
+    fetched: list[FileDetail] = []
+    for item in items:
+        found = await _list_files(item, state, backend, scope, now)
+        download = partial(_download, item, backend, scope, folder, format, report)
+        fetched += await in_parallel(parallel, download, found)
+        newest = max((file.id for file in found), default=None)
+        last = state.last_import_id(item.state_tags) if newest is None else str(newest)
+        if last is not None:
+            entries.append(FileState(tuple(item.state_tags), last))
+    await report("note", "info", "All files were fetched.", {})
+    return InputFiles(
+        state=tuple(entries), files=len(fetched), bytes=sum(file.size_bytes for file in fetched)
+    )
+
+
+async def _list_files(
+    item: InputFile,
+    state: JobState | None,
+    backend: MappingBackend,
+    scope: StorageScope,
+    now: datetime,
+) -> list[FileDetail]:
+    if item.query and scope.branch is not None:
+        raise MappingFailed(
+            "Invalid file mapping, the 'query' attribute is unsupported in the dev/branch context."
+        )
+    try:
+        query = file_query(item, state, run_id=scope.run_id, now=now)
+        return await backend.files.list_files(scope, query)
+    except UserError as error:
+        raise _not_imported(error) from error
+
+
+async def _download(
+    item: InputFile,
+    backend: MappingBackend,
+    scope: StorageScope,
+    folder: JobFolder,
+    format: Format,  # noqa: A002
+    report: Report,
+    _: int,
+    listed: FileDetail,
+) -> FileDetail:
+    name = f"{listed.id}_{listed.name}"
+    try:
+        if not item.overwrite:
+            raise InvalidInput("Overwrite cannot be turned off for local mapping.")
+        if len(split_name(name)) != 1:
+            raise InvalidInput("Its name is a path.")
+        target = await trio.to_thread.run_sync(folder.incoming, f"file-{listed.id}")
+        file = await backend.files.download(scope, listed.id, target)
+        await trio.to_thread.run_sync(folder.place, target, "files", name)
+        document = dumps_manifest(input_file_manifest(file), format)
+        await trio.to_thread.run_sync(folder.write_manifest, "files", name, document)
+    except UserError as error:
+        raise ApplicationError(
+            f"Failed to download file {printable(listed.name)} ({listed.id}): {error.message}"
+        ) from error
+    await report(
+        "input.file",
+        "info",
+        f'Fetched file "{name}".',
+        {"file": file.id, "name": file.name, "bytes": file.size_bytes},
+    )
+    return file
+
+
+async def tag_processed(
+    items: Sequence[InputFile], *, backend: MappingBackend, scope: StorageScope
+) -> None:
+    """Put the `processed_tags` of each item on the files that it finds now.
+
+    The items are listed anew, without adaptive state: files that arrived meanwhile are tagged too.
+
+    Raises:
+        MappingFailed: files cannot be listed or tagged.
+
+    Source: mapping.md section 7.6.
+    """
+    now = datetime.now(UTC)
+    for item in items:
+        if not item.processed_tags:
+            continue
+        found = await _list_files(item, None, backend, scope, now)
+        for file in found:
+            try:
+                await backend.files.add_tags(scope, file.id, item.processed_tags)
+            except UserError as error:
+                raise MappingFailed(
+                    f"Cannot tag file {printable(file.name)} ({file.id}): {error.message}"
+                ) from error

@@ -1,19 +1,61 @@
-"""Output mapping: what a component left in its folder into Storage (mapping.md sections 6 and 7)."""
+"""Output mapping: what a component left in its folder into Storage (mapping.md sections 6 and 7).
+
+Everything is checked before anything is stored; then files are stored, then tables. What creates the
+bucket and the table, changes the key, deletes rows and loads is one transaction of the backend, with a
+key that makes it count once. So a repeated call, after any crash, ends where an undisturbed one does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 
-from vaka.datafolder import JobFolder
+import trio
+
+from vaka.datafolder import JobFolder, Source, Sources, printable
+from vaka.errors import ApplicationError, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
+from vaka.mapping._parallel import in_parallel
+from vaka.mapping.filters import rows_to_delete
+from vaka.mapping.inputs import tag_processed
+from vaka.mapping.manifests import (
+    check_columns,
+    destination,
+    key_columns,
+    merge,
+    with_sanitised_columns,
+)
 from vaka.mapping.results import Report, TableResult
 from vaka.models.document import Format
-from vaka.models.mapping import InputFile, OutputFile, OutputTable
-from vaka.models.storage import StorageScope
+from vaka.models.manifest import SUFFIX, parse_file_manifest, parse_table_manifest
+from vaka.models.mapping import (
+    DESCRIPTION,
+    FileOptions,
+    InputFile,
+    OutputFile,
+    OutputTable,
+)
+from vaka.models.storage import (
+    DeleteWhere,
+    FileUpload,
+    LoadResult,
+    MetadataEntry,
+    StorageScope,
+    TableDetail,
+    TableLoad,
+)
+from vaka.models.tree import text
 
 PARALLEL = 4
-"""Tables that are loaded at a time."""
+"""Tables that are loaded, and files that are stored, at a time."""
+_SYSTEM = "system"
+"""Provider of the metadata that say who made an object."""
+_METADATA_COLUMNS = 100
+"""Columns whose metadata are written in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +90,42 @@ class Outputs:
     """Read from the data folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to be stored."""
+
+    source: Source
+    options: FileOptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table to be loaded: where from, where to, and all that holds for it."""
+
+    source: Source
+    destination: str
+    data: Mapping[str, Any]
+    primary_key: tuple[str, ...]
+    key: str
+    warnings: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the fields in the data, or none when the data have a header row."""
+        schema = tuple(text(column["name"]) for column in self.data["schema"])
+        return schema or tuple(map(text, self.data["columns"]))
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """How it went with one table, or with all of a failed transaction."""
+
+    result: TableResult | None = None
+    errors: list[str] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+
+
 async def store(
     tables: Sequence[OutputTable],
     files: Sequence[OutputFile],
@@ -66,20 +144,446 @@ async def store(
 ) -> Outputs:
     """Store what is in `out/files` and `out/tables`. No container may run any more.
 
-    Everything is checked before anything is stored. Safe to repeat with the same `key` and folder:
-    what has landed is skipped.
-
-    Args:
-        tables: the mapping's items.
-        files: the mapping's items.
-        key: names the job and its definition; each load and upload has a key made from it.
-        input_files: those with `processed_tags` get them once everything is stored.
-        failed: the job has failed, so store only tables with `write_always`.
-        atomic: load all tables in one transaction.
-        system_tags: put the tags of mapping.md section 7.4 on files.
+    `tables` and `files` are the mapping's items. Safe to repeat with the same `key`, which names the
+    job and its definition, and the same folder: what has landed is skipped. With `atomic` all tables
+    are loaded in one transaction. With `failed`, for a job that has failed, only tables with
+    `write_always` are stored. `system_tags` puts the tags of mapping.md section 7.4 on files. The
+    `input_files` get their `processed_tags` once everything is stored.
 
     Raises:
-        MappingFailed: outputs are not what mapping and manifests say; no table was loaded.
+        MappingFailed: outputs are not what mapping and manifests say, or a file cannot be stored; no
+            table was loaded.
         InvalidInput: the same, for a manifest or something in the folder that cannot be taken.
     """
-    raise NotImplementedError
+    await report("note", "debug", "Storing results.", {})
+    await report("note", "debug", "Uploading output tables and files.", {})
+    if context.default_bucket:
+        await report("note", "debug", f"Default bucket {context.default_bucket}", {})
+    storage = _Storage(backend, scope, folder, context, report)
+    found = await trio.to_thread.run_sync(folder.sources, "tables")
+    prepared = _prepare_tables(found, tables, context, key, failed=failed)
+    uploads: list[_File] = []
+    if not failed:
+        found = await trio.to_thread.run_sync(folder.sources, "files")
+        uploads = _prepare_files(found, files, context)
+    planned = await in_parallel(
+        parallel, lambda _, table: storage.plan(table, failed=failed), prepared
+    )
+    plans = [plan for plan in planned if plan is not None]
+    tags = _system_tags(context) if system_tags else ()
+    stored = await in_parallel(parallel, lambda _, file: storage.upload(file, tags, key), uploads)
+    if atomic:
+        loaded = await storage.load(plans) if plans else []
+    else:
+        loaded = await _load_each(storage, plans, parallel)
+    errors = tuple(error for each in loaded for error in each.errors)
+    if not failed and not errors:
+        await tag_processed(input_files, backend=backend, scope=scope)
+    return Outputs(
+        tables=tuple(each.result for each in loaded if each.result is not None),
+        files=tuple(stored),
+        errors=errors,
+        rows=sum(each.rows for each in loaded),
+        bytes=sum(each.bytes for each in loaded),
+    )
+
+
+async def _load_each(storage: _Storage, plans: Sequence[_Plan], parallel: int) -> list[_Loaded]:
+    """Load tables by themselves, those of one destination one after the other."""
+    loaded: dict[int, _Loaded] = {}
+    groups: dict[str, list[int]] = {}
+    for index, plan in enumerate(plans):
+        groups.setdefault(plan.load.table_id, []).append(index)
+
+    async def load_in_turn(_: int, group: list[int]) -> None:
+        for index in group:
+            (loaded[index],) = await storage.load([plans[index]])
+
+    await in_parallel(parallel, load_in_turn, list(groups.values()))
+    return [loaded[index] for index in range(len(plans))]
+
+
+# -- what is to be stored ------------------------------------------------------------------------
+
+
+def _prepare_tables(
+    found: Sources,
+    items: Sequence[OutputTable],
+    context: OutputContext,
+    key: str,
+    *,
+    failed: bool,
+) -> list[_Table]:
+    """Every table to be loaded, in the order of their sources and of the mapping."""
+    if found.orphans:
+        raise MappingFailed(f"Found orphaned table manifest: {_listed(found.orphans)}")
+    by_source: dict[str, list[OutputTable]] = {}
+    for item in items:
+        if not item.is_direct_grant:
+            by_source.setdefault(item.source, []).append(item)
+    missing = by_source.keys() - {source.name for source in found.entries}
+    if missing and not failed:
+        raise MappingFailed(
+            f"Table sources not found: {_listed(name for name in by_source if name in missing)}"
+        )
+    tables: list[_Table] = []
+    keys = _Keys(key)
+    for source in found.entries:
+        manifest = _table_manifest(source, context.format)
+        wanted: Sequence[OutputTable | None] = by_source.get(source.name) or [None]
+        for item in wanted:
+            try:
+                table = _prepare_table(source, manifest, item, context, keys)
+            except MappingFailed:
+                if not failed:
+                    raise
+                continue
+            if not failed or table.data["write_always"]:
+                tables.append(table)
+    return tables
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{printable(name)}"' for name in names)
+
+
+def _table_manifest(source: Source, format: Format) -> dict[str, Any] | None:  # noqa: A002
+    if source.manifest is None:
+        return None
+    path = f"/data/out/tables/{printable(source.name)}{SUFFIX}"
+    return parse_table_manifest(source.manifest, format=format, path=path)
+
+
+def _prepare_table(
+    source: Source,
+    manifest: Mapping[str, Any] | None,
+    item: OutputTable | None,
+    context: OutputContext,
+    keys: _Keys,
+) -> _Table:
+    renamed: dict[str, str] = {}
+    warnings: list[str] = []
+    data = merge(
+        source.name,
+        None if manifest is None else with_sanitised_columns(manifest, renamed),
+        None if item is None else with_sanitised_columns(item.data, renamed),
+    )
+    warnings += [
+        f'Column name "{printable(old)}" was webalized to "{new}"' for old, new in renamed.items()
+    ]
+    target, warning = destination(
+        source.name,
+        None if item is None else item.destination,
+        None if manifest is None else text(manifest.get("destination")),
+        context.default_bucket,
+    )
+    if warning is not None:
+        warnings.append(warning)
+    key = data["primary_key"]
+    if data["schema"]:
+        key = [column["name"] for column in data["schema"] if column["primary_key"]]
+    check_columns(source.name, data)
+    primary_key = key_columns(key, warnings)
+    table = _Table(
+        source, target, data, primary_key, keys.next(source.name, target), tuple(warnings)
+    )
+    if source.is_folder and not table.columns:
+        raise MappingFailed(
+            f'Sliced file "{printable(source.name)}" columns specification missing.'
+        )
+    return table
+
+
+class _Keys:
+    """Import keys: the same for the same outputs of the same job, and different for each of them."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._count: dict[tuple[str, ...], int] = {}
+
+    def next(self, *names: str) -> str:
+        count = self._count.get(names, 0)
+        self._count[names] = count + 1
+        return import_key(self._prefix, *names, str(count))
+
+
+def import_key(prefix: str, *names: str) -> str:
+    """A key of bounded length for what `names` tell apart within `prefix`."""
+    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()
+    return f"{prefix}-{digest[:32]}"
+
+
+def _prepare_files(
+    found: Sources, items: Sequence[OutputFile], context: OutputContext
+) -> list[_File]:
+    """Every file to be stored; of several items for one source the last one counts."""
+    names = {source.name for source in found.entries}
+    mapped = {item.source: item.options for item in items}
+    for name in mapped:
+        if name not in names:
+            raise MappingFailed(f"File '{printable(name)}' not found.")
+    if found.orphans:
+        orphans = ", ".join(f"'{printable(name)}'" for name in found.orphans)
+        raise MappingFailed(f"Found orphaned file manifest: {orphans}")
+    files: list[_File] = []
+    for source in found.entries:
+        options = mapped.get(source.name)
+        if options is None and source.manifest is not None:
+            path = f"/data/out/files/{printable(source.name)}{SUFFIX}"
+            options = parse_file_manifest(source.manifest, format=context.format, path=path)
+        files.append(_File(source, options or FileOptions()))
+    return files
+
+
+def _system_tags(context: OutputContext) -> tuple[str, ...]:
+    tags = [
+        f"componentId: {context.component_id}",
+        f"configurationId: {context.config_id or ''}",
+    ]
+    if context.row_id:
+        tags.append(f"configurationRowId: {context.row_id}")
+    tags.append(f"runId: {context.run_id or ''}")
+    return tuple(tags)
+
+
+# -- storing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One load, decided but for its data."""
+
+    table: _Table
+    load: TableLoad
+    bucket_is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """What every upload and load needs."""
+
+    backend: MappingBackend
+    scope: StorageScope
+    folder: JobFolder
+    context: OutputContext
+    report: Report
+
+    async def upload(self, file: _File, tags: tuple[str, ...], key: str) -> int:
+        """Store one file; return its id."""
+        name, options = file.source.name, file.options
+        upload = FileUpload(
+            name=name,
+            tags=tuple(dict.fromkeys((*options.tags, *tags))),
+            is_public=options.is_public,
+            is_permanent=options.is_permanent,
+            is_encrypted=options.is_encrypted,
+            notify=options.notify,
+        )
+        with ExitStack() as stack:
+            opened = await trio.to_thread.run_sync(
+                stack.enter_context, self.folder.opened("files", file.source)
+            )
+            try:
+                stored = await self.backend.files.upload(
+                    self.scope, upload, opened.paths[0], import_key=import_key(key, "file", name)
+                )
+            except UserError as error:
+                raise MappingFailed(
+                    f"Cannot upload file '{printable(name)}' to Storage API: {error.message}"
+                ) from error
+        await self.report(
+            "output.file",
+            "info",
+            f'Stored file "{printable(name)}".',
+            {"file": stored.id, "name": stored.name, "bytes": stored.size_bytes},
+        )
+        return stored.id
+
+    async def plan(self, table: _Table, *, failed: bool) -> _Plan | None:
+        """The load of a table, given what is there now; None when a failed job cannot have it."""
+        bucket_id, _, name = table.destination.rpartition(".")
+        before = await self._table(table.destination)
+        bucket_is_new = before is None and not await self._has_bucket(bucket_id)
+        data, columns = table.data, table.columns
+        try:
+            deletions = () if before is None else _deletions(before.id, data)
+        except MappingFailed:
+            if failed:
+                return None
+            raise
+        warnings = list(table.warnings)
+        treat_as_null = self.context.treat_values_as_null
+        if before is None and not columns and treat_as_null is not None:
+            treat_as_null = None
+            warnings.append(f'Treating values as null for table "{name}" was skipped.')
+        if before is not None and set(before.primary_key) != set(table.primary_key):
+            warnings.append(
+                f'Modifying primary key of table "{before.id}" from '
+                f'"{", ".join(before.primary_key)}" to "{", ".join(table.primary_key)}".'
+            )
+        for warning in warnings:
+            await self.report("note", "warn", warning, {})
+        load = TableLoad(
+            table_id=table.destination,
+            paths=(),
+            columns=columns,
+            primary_key=table.primary_key,
+            incremental=data["incremental"],
+            deduplication=data.get("deduplication_strategy", "upsert"),
+            delimiter=text(data["delimiter"]).replace("\\t", "\t"),
+            enclosure=text(data["enclosure"]),
+            ignored_lines=1 if columns and data.get("has_header") else 0,
+            treat_values_as_null=treat_as_null,
+            delete_where=deletions,
+            import_key=table.key,
+        )
+        return _Plan(table, load, bucket_is_new)
+
+    async def _table(self, table_id: str) -> TableDetail | None:
+        try:
+            return await self.backend.tables.table(self.scope, table_id)
+        except NotFound:
+            return None
+
+    async def _has_bucket(self, bucket_id: str) -> bool:
+        try:
+            await self.backend.tables.bucket(self.scope, bucket_id)
+        except NotFound:
+            return False
+        return True
+
+    async def load(self, plans: Sequence[_Plan]) -> list[_Loaded]:
+        """Load tables in one transaction: all land, or none; how it went with each."""
+        outcome = [_Loaded() for _ in plans]
+        with ExitStack() as stack:
+            try:
+                loads: list[TableLoad] = []
+                for plan, loaded in zip(plans, outcome, strict=True):
+                    source = plan.table.source
+                    await self.report(
+                        "note", "info", f'Loading table "{printable(source.name)}"', {}
+                    )
+                    opened = await trio.to_thread.run_sync(
+                        stack.enter_context, self.folder.opened("tables", source)
+                    )
+                    loaded.bytes = opened.size
+                    loads.append(replace(plan.load, paths=opened.paths))
+                results = await self.backend.tables.load(self.scope, loads)
+            except UserError as error:
+                ids = ", ".join(dict.fromkeys(plan.load.table_id for plan in plans))
+                return [_Loaded(errors=[f'Failed to load table "{ids}": {error.message}'])]
+        for plan, loaded, result in zip(plans, outcome, results, strict=True):
+            await self._finish(plan, loaded, result)
+        return outcome
+
+    async def _finish(self, plan: _Plan, loaded: _Loaded, result: LoadResult) -> None:
+        """Write metadata and tell: the data are stored, whatever goes wrong from here on."""
+        table_id = plan.load.table_id
+        for warning in result.warnings:
+            await self.report("note", "warn", warning, {})
+        loaded.rows = result.imported_rows
+        try:
+            detail = await self.backend.tables.table(self.scope, table_id)
+            loaded.result = TableResult.of(detail, imported_rows=result.imported_rows)
+            failures = await self._write_metadata(plan, detail, result)
+        except UserError as error:
+            failures = [error.message]
+        if failures:
+            loaded.errors.append(
+                f'Failed to update metadata for table "{table_id}": {", ".join(failures)}'
+            )
+        await self.report(
+            "output.table",
+            "info",
+            f"Loaded table {table_id}.",
+            {
+                "table": table_id,
+                "source": plan.table.source.name,
+                "rows": result.imported_rows,
+                "total_rows": result.total_rows,
+                "created": result.created,
+                "repeated": result.repeated,
+            },
+        )
+
+    async def _write_metadata(
+        self, plan: _Plan, detail: TableDetail, result: LoadResult
+    ) -> list[str]:
+        """Say who made and changed what, and what the author says of it; return what was refused."""
+        tables, data = self.backend.tables, plan.table.data
+        bucket = await tables.bucket(self.scope, detail.bucket)
+        component = self.context.component_id
+        created, updated = self._actor("createdBy"), self._actor("lastUpdatedBy")
+        writes: list[tuple[str, str, dict[str, str], dict[str, dict[str, str]] | None]] = []
+        if plan.bucket_is_new or (result.repeated and not _says(bucket.metadata, created)):
+            writes.append((bucket.id, _SYSTEM, created, None))
+        is_new = result.created or (result.repeated and not _says(detail.metadata, created))
+        writes.append((detail.id, _SYSTEM, {**created, **updated} if is_new else updated, None))
+        own = _entries(data["metadata"]) | _texts(data.get("table_metadata", {}))
+        own |= _description(data)
+        if own:
+            writes.append((detail.id, component, own, None))
+        columns = {
+            name: _entries(entries) for name, entries in data["column_metadata"].items() if entries
+        }
+        for column in data["schema"]:
+            entries = _texts(column.get("metadata", {})) | _description(column)
+            if entries:
+                columns[text(column["name"])] = entries
+        names = list(columns)
+        writes += [
+            (
+                detail.id,
+                component,
+                {},
+                {name: columns[name] for name in names[start : start + _METADATA_COLUMNS]},
+            )
+            for start in range(0, len(names), _METADATA_COLUMNS)
+        ]
+        failures: list[str] = []
+        for object_id, provider, metadata, by_column in writes:
+            try:
+                await tables.write_metadata(self.scope, object_id, provider, metadata, by_column)
+            except UserError as error:
+                failures.append(error.message)
+        return failures
+
+    def _actor(self, verb: str) -> dict[str, str]:
+        """Metadata that name who acts."""
+        context = self.context
+        if not context.component_id:
+            raise ApplicationError("Component Id must be set")
+        named = {
+            "component": context.component_id,
+            "configuration": context.config_id,
+            "configurationRow": context.row_id,
+            "branch": self.scope.branch,
+        }
+        return {f"KBC.{verb}.{kind}.id": value for kind, value in named.items() if value}
+
+
+def _deletions(table_id: str, data: Mapping[str, Any]) -> tuple[DeleteWhere, ...]:
+    try:
+        return rows_to_delete(data, datetime.now(UTC))
+    except InvalidInput as error:
+        raise MappingFailed(
+            f'Cannot delete rows from table "{table_id}" in Storage: {error.message}'
+        ) from error
+
+
+def _says(metadata: Sequence[MetadataEntry], keys: Mapping[str, str]) -> bool:
+    """Whether an object has any of these keys from the system."""
+    return any(entry.provider == _SYSTEM and entry.key in keys for entry in metadata)
+
+
+def _entries(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {text(item["key"]): text(item.get("value")) for item in items}
+
+
+def _texts(items: Mapping[str, Any]) -> dict[str, str]:
+    return {key: text(value) for key, value in items.items()}
+
+
+def _description(data: Mapping[str, Any]) -> dict[str, str]:
+    description = text(data.get("description"))
+    return {DESCRIPTION: description} if description else {}

@@ -12,8 +12,10 @@ from vaka.models.storage import TableDetail
 
 
 class Report(Protocol):
-    """Takes what happened: the kind of event (`note`, `input.table`, ...), how much it matters, the
-    line that the job's author reads, and the facts in it.
+    """Takes what happened.
+
+    The kind of event (`note`, `input.table`, ...), how much it matters, the line that the job's author
+    reads, and the facts in it.
     """
 
     async def __call__(
