@@ -18,14 +18,9 @@ _RESERVED: Final = {"oid", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 TIMESTAMP: Final = "_timestamp"
 """The column that every table has for itself, in any letter case."""
 _LETTERS: Final = str.maketrans(
-    dict(
-        pair.split(":")
-        for pair in (
-            "ß:ss ẞ:SS æ:ae Æ:AE œ:oe Œ:OE þ:th Þ:TH đ:d Đ:D ð:d Ð:D ħ:h Ħ:H \u0131:i ĸ:k "
-            "ł:l Ł:L ŋ:n Ŋ:N ø:o Ø:O ŧ:t Ŧ:T ə:e Ə:E ƒ:f"
-        ).split()
-    )
-)
+    "đĐðÐħĦ\u0131ĸłŁŋŊøØŧŦəƏƒ",
+    "dDdDhHiklLnNoOtTeEf",
+) | str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"})
 """Latin letters that Unicode does not take apart into a letter and a mark."""
 
 

@@ -230,10 +230,10 @@ def _prepare_tables(
     keys = _Keys(key)
     for source in found.entries:
         manifest = _table_manifest(source, context.format)
-        wanted: Sequence[OutputTable | None] = by_source.get(source.name) or [None]
-        for item in wanted:
+        joined: Sequence[OutputTable | None] = by_source.get(source.name) or [None]
+        for each in joined:
             try:
-                table = _prepare_table(source, manifest, item, context, keys)
+                table = _prepare_table(source, manifest, each, context, keys)
             except MappingFailed:
                 if not failed:
                     raise
