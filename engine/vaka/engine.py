@@ -22,6 +22,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -86,40 +87,31 @@ class Job:
         self.record = record
         """What the store said last."""
 
+        self.store = engine.services.store
+        self.idle_poll = engine.config.idle_poll
+
     @property
     def id(self) -> int:
         return self.record.id
 
     async def refresh(self) -> JobRecord:
         """What the store says now."""
-        self.record = await self._engine.services.store.job(self.id)
+        self.record = await self.store.job(self.id)
         return self.record
 
     async def wait(self) -> Outcome:
         """Return once the job has ended, however it ended; failures are not raised."""
-        watch = self._engine.services.store.watch(("job", self.id))
+        watch = self.store.watch(("job", self.id))
         while not (await self.refresh()).status.is_finished:
-            await watch.changed(self._engine.config.idle_poll)
+            await watch.changed(self.idle_poll)
         return _outcome(self.record)
 
-    async def events(self, *, after: int = 0, follow: bool = True) -> AsyncIterator[Event]:
+    def events(self, *, after: int = 0, follow: bool = True) -> AsyncIterator[Event]:
         """The job's events from its first on, less the first `after`.
 
         With `follow`, live ones as they come, until the job has ended; without, what there is now.
         """
-        watch = self._engine.services.store.watch(("job", self.id))
-        while True:
-            # asked before the events are read: what a finished job has said is all there
-            finished = (await self.refresh()).status.is_finished
-            while page := await self._engine.services.store.events(
-                self.id, after=after, limit=EVENTS_PAGE
-            ):
-                for event in page:
-                    yield event
-                after = page[-1].seq
-            if finished or not follow:
-                return
-            await watch.changed(self._engine.config.idle_poll)
+        return _Events(self, after, follow)
 
     async def cancel(self, by: Mapping[str, Any] | None = None) -> JobRecord:
         """Ask the job to end, and return at once: `wait` returns when it has.
@@ -132,6 +124,39 @@ class Job:
         """
         self.record = await self._engine.request_stop(self.id, by or {})
         return self.record
+
+
+class _Events:
+    """Reads a job's events page by page. Leaving it half-way needs no closing."""
+
+    def __init__(self, job: Job, after: int, follow: bool) -> None:
+        self._job = job
+        self._after = after
+        self._follow = follow
+        self._store = job.store
+        self._watch = self._store.watch(("job", job.id))
+        self._page: deque[Event] = deque()
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._page:
+            if self._ended:
+                raise StopAsyncIteration
+            # asked before the events are read: what a finished job has said is all there
+            finished = not self._follow or (await self._job.refresh()).status.is_finished
+            self._page.extend(
+                await self._store.events(self._job.id, after=self._after, limit=EVENTS_PAGE)
+            )
+            if not self._page and finished:
+                self._ended = True
+            elif not self._page:
+                await self._watch.changed(self._job.idle_poll)
+        event = self._page.popleft()
+        self._after = event.seq
+        return event
 
 
 class Engine(AbstractAsyncContextManager["Engine"]):

@@ -357,7 +357,7 @@ class DefinitionActor:
         if stage.kind == "main":
             usage = await trio.to_thread.run_sync(self._read_usage, stage)
             if usage:
-                await self._services.store.save_usage(self._fence, usage)
+                await self._services.store.save_usage(self._fence, usage, self._index)
             if ending.exit.exit_code == 0 and not ending.timed_out:
                 component_state = await trio.to_thread.run_sync(self._read_state, stage)
                 self._events.masker.add(secrets(component_state))
