@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 
 from vaka.errors import InvalidDefinition, InvalidInput, UserError
 from vaka.models.catalog import Component, Json
-from vaka.models.document import Format
+from vaka.models.document import Format, dump_document
 from vaka.models.tree import (
     Anything,
     Bool,
@@ -206,8 +206,8 @@ class ComponentDefinition:
             InvalidDefinition: the definition cannot be used, with the text of runner.md section 3.5.
         """
         try:
-            data = _DEFINITION.parse(component.data, "component")
-            extra = _EXTRA.parse(dict(component.extra), "component")
+            data = _DEFINITION.parse(_plain(component.data), "component")
+            extra = _EXTRA.parse(_plain(component.extra), "component")
             memory = text(data["memory"])
             memory_bytes = parse_memory(memory)
         except InvalidInput as error:
@@ -291,6 +291,15 @@ class ComponentDefinition:
         """Whether the memory limit holds for memory and swap together."""
         return "no-swap" in self.features
 
+    @property
+    def extension(self) -> Literal["json", "yml"]:
+        """Ending of the names of configuration, state and usage files."""
+        return "yml" if self.configuration_format == "yaml" else "json"
+
+    def dump(self, document: Json) -> bytes:
+        """A document in the format that the component reads."""
+        return dump_document(document, self.configuration_format)
+
     def image_reference(self, tag: str | None = None) -> str:
         """What to pull and run; `tag`, when not empty, takes the place of the component's."""
         if self.pinned is not None and not tag:
@@ -333,6 +342,10 @@ class ComponentDefinition:
                 f"Processors cannot be used with component {self.id} because it does not use local "
                 "staging storage."
             )
+
+
+def _plain(document: Json) -> Json:
+    return dict(document) if isinstance(document, Mapping) else document
 
 
 def _logging(data: Mapping[str, Any]) -> Logging:

@@ -150,8 +150,9 @@ _APP_PROXY: Final = Object(
 
 
 def _app_proxy(value: Json, _: str) -> Json:
-    # a document of its own in messages, wherever it stands
-    return _APP_PROXY.parse(value, "app_proxy")
+    # a document of its own in messages, wherever it stands; passed on as it is given
+    _APP_PROXY.parse(value, "app_proxy")
+    return value
 
 
 _CREDENTIALS: Final = (

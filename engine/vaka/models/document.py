@@ -34,6 +34,8 @@ MAX_DEPTH = 200
 """Levels of nesting. Python's own stack ends near a thousand, and some of it is in use."""
 MAX_VALUES = 1_000_000
 """Values in one document, counted as often as a YAML alias repeats them."""
+MAX_YAML_NODES = 100_000
+"""Values and keys in one YAML document, aliases counted once. Each takes 1 kB and 20 µs to read."""
 MAX_NUMBER_BITS = 4096
 """Beyond, turning an integer into text is refused or slow."""
 _SHOWN = 300
@@ -151,12 +153,26 @@ def _load_json(text: str) -> Json:
     def refuse(word: str) -> NoReturn:
         raise InvalidInput(f"{word} is not a JSON value.")
 
+    if _count_values(text) > MAX_VALUES:  # before they take twenty times as much memory
+        raise InvalidInput(f"The document holds more than {MAX_VALUES} values.")
     try:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"{error.msg} at line {error.lineno}, column {error.colno}.") from error
+        raise InvalidInput(f"{error.msg}: line {error.lineno}, column {error.colno}.") from error
     except ValueError as error:  # an integer with more digits than Python converts
         raise InvalidInput("The document holds a number that is too large.") from error
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+
+
+def _count_values(text: str) -> int:
+    """Values in a JSON text, give or take one for each empty list or object."""
+    count = sum(text.count(mark) for mark in "[{,")
+    if count > MAX_VALUES:  # some may stand in strings
+        text = _STRING.sub("", text)
+        count = sum(text.count(mark) for mark in "[{,")
+    return count
 
 
 class _PlainResolver(BaseResolver):
@@ -232,6 +248,13 @@ class _PlainLoader(Reader, Scanner, Parser, Composer, _PlainConstructor, _PlainR
         Composer.__init__(self)
         _PlainConstructor.__init__(self)
         _PlainResolver.__init__(self)
+        self._nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > MAX_YAML_NODES:
+            raise InvalidInput(f"The document holds more than {MAX_YAML_NODES} values and keys.")
+        return super().compose_node(parent, index)
 
 
 def _load_yaml(text: str) -> Json:
@@ -241,7 +264,7 @@ def _load_yaml(text: str) -> Json:
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        place = f": line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = ": ".join(part for part in (error.context, error.problem) if part)
         raise InvalidInput(f"{what[:_SHOWN]}{place}.") from error
     except yaml.YAMLError as error:
@@ -255,6 +278,7 @@ def _load_yaml(text: str) -> Json:
 
 _INLINE_DEPTH = 10
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./]*(?:[ -][A-Za-z0-9_./]+)*")
+_POINTLESS = re.compile(r"^(-?\d+)e")
 _WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
@@ -288,7 +312,9 @@ def _yaml_inline(value: Json) -> str:
 
 def _yaml_scalar(value: Json) -> str:
     if not isinstance(value, str):
-        return json.dumps(value, allow_nan=False)
+        number = json.dumps(value, allow_nan=False)
+        # older readers take a float for text when it has no point
+        return _POINTLESS.sub(r"\1.0e", number)
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     # a JSON string is a YAML string, but for characters that YAML wants escaped and JSON does not

@@ -13,9 +13,9 @@ _ABSOLUTE = re.compile(
     re.IGNORECASE,
 )
 _TERM = re.compile(
-    r"\s*(?:(?P<word>now|today|midnight|yesterday|tomorrow|ago)\b"
+    r"\s*(?:(?P<word>now|today|midnight|yesterday|tomorrow|ago)(?![a-z])"
     r"|(?P<amount>[-+]?\s*\d{1,9})\s*"
-    r"(?P<unit>seconds?|secs?|minutes?|mins?|hours?|days?|weeks?|fortnights?|months?|years?)\b)",
+    r"(?P<unit>seconds?|secs?|minutes?|mins?|hours?|days?|weeks?|fortnights?|months?|years?)(?![a-z]))",
     re.IGNORECASE,
 )
 _SECONDS = {

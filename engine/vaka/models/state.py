@@ -209,10 +209,17 @@ def parse_result(data: bytes, *, path: str) -> dict[str, Any]:
         document = load_document(data)
     except InvalidInput as error:
         raise broken from error
-    if not isinstance(document, dict) or not isinstance(document.get("variables", {}), dict):
-        raise broken
+    variables = _object(document, broken).get("variables", {})
     return {
         name: value
-        for name, value in document.get("variables", {}).items()
+        for name, value in _object(variables, broken).items()
         if not isinstance(value, list | dict)
     }
+
+
+def _object(value: Json, broken: InvalidInput) -> dict[str, Json]:
+    if value == []:  # what PHP writes for an empty object
+        return {}
+    if not isinstance(value, dict):
+        raise broken
+    return value

@@ -2,7 +2,7 @@
 
 A document goes through its tree twice. *Normalising* renames hyphenated keys, checks types and refuses
 unknown keys; *finalising* adds defaults, demands what is required, and applies each node's own rules,
-children before parents. So the first complaint about a document does not depend on the order of keys.
+children before parents. So a wrong type or an unknown key is told before anything that is missing.
 The given document is never changed. Any JSON value either passes or raises `InvalidInput`.
 """
 
