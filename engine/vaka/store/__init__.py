@@ -1,0 +1,27 @@
+"""The journaled job store, on SQLite or PostgreSQL."""
+
+from vaka.store._watch import Watch
+from vaka.store.job_store import JobStore
+from vaka.store.values import (
+    EventsOutOfOrder,
+    Fence,
+    LeaseLost,
+    NewJob,
+    Owner,
+    Renewal,
+    StageChanges,
+    Topic,
+)
+
+__all__ = [
+    "EventsOutOfOrder",
+    "Fence",
+    "JobStore",
+    "LeaseLost",
+    "NewJob",
+    "Owner",
+    "Renewal",
+    "StageChanges",
+    "Topic",
+    "Watch",
+]

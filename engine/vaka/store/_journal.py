@@ -1,0 +1,131 @@
+"""The journal of a running job. Every write here asks first whether the job is still the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from vaka.errors import ApplicationError
+from vaka.models.job import JobRecord, Phase, StageRecord, StageStatus
+from vaka.store import _records
+from vaka.store._database import Transaction
+from vaka.store._queue import require
+from vaka.store.schema import definitions, jobs, stages
+from vaka.store.values import Fence, StageChanges
+
+_STAGE_FIELDS = tuple(each.name for each in fields(StageRecord))
+
+
+def advance(tx: Transaction, fence: Fence, phase: Phase, definition: int) -> None:
+    """Write down what the job is about to do."""
+    require(tx, fence)
+    tx.connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == fence.job_id)
+        .values(phase=phase.value, definition=definition)
+    )
+
+
+def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord) -> None:
+    """Write down a container that is about to be made; again, as long as it was not started."""
+    require(tx, fence)
+    if (stage.job_id, stage.attempt) != (fence.job_id, fence.attempt):
+        raise ValueError("the stage is of another job or attempt than its fence")
+    where = _stage(fence, stage.definition, stage.stage)
+    status = tx.connection.execute(sa.select(stages.c.status).where(*where)).scalar_one_or_none()
+    if status not in {None, StageStatus.PLANNED.value}:
+        raise ApplicationError(
+            f"Stage {stage.stage} of definition {stage.definition} of job {fence.job_id} is "
+            f"{status} already and cannot be planned again."
+        )
+    values = {name: getattr(stage, name) for name in _STAGE_FIELDS}
+    values |= {"status": stage.status.value, "digests": list(stage.digests)}
+    if status is None:
+        tx.connection.execute(sa.insert(stages).values(values))
+    else:
+        tx.connection.execute(sa.update(stages).where(*where).values(values))
+
+
+def update_stage(
+    tx: Transaction, fence: Fence, definition: int, stage: int, changes: StageChanges
+) -> None:
+    """Write down what became of a stage."""
+    require(tx, fence)
+    values: dict[str, Any] = dict(changes)
+    unknown = values.keys() - StageChanges.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a stage has no {', '.join(sorted(unknown))} that may change")
+    if "status" in values:
+        values["status"] = StageStatus(values["status"]).value
+    if not values:
+        return
+    changed = tx.connection.execute(
+        sa.update(stages).where(*_stage(fence, definition, stage)).values(values)
+    )
+    if changed.rowcount == 0:
+        raise _unplanned(fence, definition, stage)
+
+
+def write_offsets(
+    tx: Transaction, fence: Fence, offsets: Mapping[tuple[int, int], tuple[int, int]]
+) -> None:
+    """Write down how much of each stage's output is in the event log."""
+    for (definition, stage), (stdout_bytes, stderr_bytes) in offsets.items():
+        changed = tx.connection.execute(
+            sa.update(stages)
+            .where(*_stage(fence, definition, stage))
+            .values(stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
+        )
+        if changed.rowcount == 0:
+            raise _unplanned(fence, definition, stage)
+
+
+def save_definition(tx: Transaction, fence: Fence, definition: int, data: Any) -> None:
+    """Keep what a definition leaves for the job's end, in place of what it left before."""
+    require(tx, fence)
+    key = {"job_id": fence.job_id, "attempt": fence.attempt, "definition": definition}
+    updated = tx.connection.execute(sa.update(definitions).filter_by(**key).values(data=data))
+    if updated.rowcount == 0:
+        tx.connection.execute(sa.insert(definitions).values(**key, data=data))
+
+
+def save_usage(
+    tx: Transaction, fence: Fence, entries: Sequence[Mapping[str, Any]], definition: int | None
+) -> None:
+    """Add a definition's usage to the job's. Saving the same definition's again replaces it."""
+    require(tx, fence)
+    row = tx.connection.execute(
+        sa.select(jobs.c.definition, jobs.c.usage).where(jobs.c.id == fence.job_id)
+    ).one()
+    index = row.definition if definition is None else definition
+    usage = (row.usage or {}) | {f"{fence.attempt}.{index}": [dict(entry) for entry in entries]}
+    tx.connection.execute(sa.update(jobs).where(jobs.c.id == fence.job_id).values(usage=usage))
+
+
+def set_error_note(
+    tx: Transaction, job_id: int, note: str | None, project: str | None
+) -> JobRecord:
+    """Attach a free text to a job, whatever its status."""
+    _records.job(tx.connection, job_id, project)
+    tx.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(error_note=note))
+    tx.topics.add(("job", job_id))
+    return _records.job(tx.connection, job_id, project)
+
+
+def _stage(fence: Fence, definition: int, stage: int) -> list[sa.ColumnElement[bool]]:
+    return [
+        stages.c.job_id == fence.job_id,
+        stages.c.attempt == fence.attempt,
+        stages.c.definition == definition,
+        stages.c.stage == stage,
+    ]
+
+
+def _unplanned(fence: Fence, definition: int, stage: int) -> ApplicationError:
+    return ApplicationError(
+        f"Stage {stage} of definition {definition} of job {fence.job_id} was never planned at "
+        f"attempt {fence.attempt}."
+    )

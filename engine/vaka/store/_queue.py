@@ -1,0 +1,582 @@
+"""The queue: what is submitted, claimed, stopped and finished.
+
+The invariant that all of it keeps: of the open jobs of one lock, at most the oldest runs, and while
+it waits it alone has a `claim_class`. So whoever takes a job out of the open ones promotes its
+successor in the same transaction (`_promote`), and a claim never looks at a job that its lock blocks.
+
+Every function runs in a transaction that no other change of the queue overlaps.
+"""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from vaka.errors import Conflict
+from vaka.models.job import Cause, JobRecord, Phase, Status
+from vaka.store import _records
+from vaka.store._database import Transaction
+from vaka.store.schema import job_specs, jobs, leases
+from vaka.store.values import Fence, LeaseLost, NewJob, Owner, Renewal
+
+PASSING = timedelta(minutes=5)
+"""How long after its submission a job that does not fit into the memory is passed by younger ones.
+After that nothing younger is claimed until it fits: a stream of small jobs must not starve it."""
+
+_OPEN = jobs.c.ended.is_(None)
+_RUNNING = _OPEN & jobs.c.started.is_not(None)
+
+
+# -- submitting ------------------------------------------------------------------------------------
+
+_IS_LOCKED = (
+    sa.select(jobs.c.id).where(jobs.c.lock_name == sa.bindparam("lock_name"), _OPEN).limit(1)
+)
+_INSERT_JOB = sa.insert(jobs)
+_INSERT_SPEC = sa.insert(job_specs)
+
+
+def submit(tx: Transaction, new: NewJob) -> JobRecord:
+    """Store a job, or find the one that the same request has made before."""
+    if new.idempotency_key is not None:
+        earlier = _repeated(tx.connection, new)
+        if earlier is not None:
+            return earlier
+    job_id, run_number = next(tx.ids), next(tx.ids)
+    parent = new.parent_run_id
+    if new.lock_name is None:
+        # random: a number could be the id of a configuration, whose jobs have such a lock as well
+        lock_name = f"docker-{new.project}-{new.component}-{secrets.token_hex(16)}"
+        is_locked = False
+    else:
+        lock_name = new.lock_name
+        is_locked = tx.connection.execute(_IS_LOCKED, {"lock_name": lock_name}).first() is not None
+    values: dict[str, Any] = {
+        "id": job_id,
+        "run_id": f"{parent}.{run_number}" if parent else str(run_number),
+        "parent_run_id": parent or None,
+        "project": new.project,
+        "component": new.component,
+        "config": new.config,
+        "mode": new.mode.value,
+        "status": Status.WAITING.value,
+        "created": tx.clock(),
+        "lock_name": lock_name,
+        "claim_class": (
+            None
+            if is_locked
+            else _claim_class(new.project, new.project_parallelism, new.memory_bytes)
+        ),
+        "memory_bytes": new.memory_bytes,
+        "project_parallelism": new.project_parallelism,
+        "token_id": new.token_id,
+        "token_description": new.token_description,
+        "idempotency_key": new.idempotency_key,
+        "request_hash": new.request_hash,
+        "attempt": 0,
+        "definition": 0,
+    }
+    tx.connection.execute(_INSERT_JOB, values)
+    tx.connection.execute(_INSERT_SPEC, {"job_id": job_id, "spec": dict(new.spec)})
+    if not is_locked:
+        tx.topics.add("jobs")
+    return JobRecord(
+        id=job_id,
+        run_id=values["run_id"],
+        project=new.project,
+        spec=new.spec,
+        component=new.component,
+        config=new.config,
+        status=Status.WAITING,
+        mode=new.mode,
+        created=values["created"],
+        lock_name=lock_name,
+        memory_bytes=new.memory_bytes,
+        token_id=new.token_id,
+        token_description=new.token_description,
+    )
+
+
+def _repeated(connection: Connection, new: NewJob) -> JobRecord | None:
+    row = connection.execute(
+        sa.select(jobs.c.id, jobs.c.request_hash).where(
+            jobs.c.project == new.project, jobs.c.idempotency_key == new.idempotency_key
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.request_hash != new.request_hash:
+        raise Conflict(
+            f"Idempotency key {new.idempotency_key!r} was used for another request, which made job "
+            f"{row.id}; use a new key for a new request."
+        )
+    return _records.job(connection, row.id)
+
+
+def _claim_class(project: str, parallelism: int | None, memory_bytes: int) -> str:
+    """Equal for jobs that a claim need not tell apart. Nothing reads its parts."""
+    return f"{memory_bytes}" if parallelism is None else f"{memory_bytes} {parallelism} {project}"
+
+
+# -- claiming --------------------------------------------------------------------------------------
+
+
+def _first_of_each(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """The oldest claimable job for each value of `key`: one probe of an index per value."""
+    smallest = sa.select(key).where(condition).order_by(key).limit(1).scalar_subquery()
+    values = sa.select(smallest.label("key")).cte("key_values", recursive=True)
+    larger = (
+        sa.select(key).where(condition, key > values.c.key).order_by(key).limit(1).scalar_subquery()
+    )
+    values = values.union_all(sa.select(larger).where(values.c.key.is_not(None)))
+    first = (
+        sa.select(jobs.c.id)
+        .where(condition, key == values.c.key)
+        .order_by(jobs.c.id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    ids = sa.select(first.label("id")).where(values.c.key.is_not(None)).cte("firsts")
+    return sa.select(*_CANDIDATE).join(ids, jobs.c.id == ids.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What is to be known of an open job to decide about it; the columns of `_CANDIDATE`."""
+
+    id: int
+    project: str
+    project_parallelism: int | None
+    parent_run_id: str | None
+    memory_bytes: int
+    claim_class: str | None
+    lock_name: str
+    created: datetime
+    attempt: int
+    status: str
+
+
+_CANDIDATE: tuple[sa.Column[Any], ...] = (
+    jobs.c.id,
+    jobs.c.project,
+    jobs.c.project_parallelism,
+    jobs.c.parent_run_id,
+    jobs.c.memory_bytes,
+    jobs.c.claim_class,
+    jobs.c.lock_name,
+    jobs.c.created,
+    jobs.c.attempt,
+    jobs.c.status,
+)
+_CLAIMABLE = jobs.c.claim_class.is_not(None)
+_HEADS = _first_of_each(jobs.c.claim_class, _CLAIMABLE)
+_NEXT_HEAD = (
+    sa.select(*_CANDIDATE)
+    .where(
+        jobs.c.claim_class == sa.bindparam("claim_class"),
+        _CLAIMABLE,
+        jobs.c.id > sa.bindparam("job_id"),
+    )
+    .order_by(jobs.c.id)
+    .limit(1)
+)
+_CHILDREN = _first_of_each(
+    jobs.c.parent_run_id,
+    _CLAIMABLE & jobs.c.parent_run_id.is_not(None) & (jobs.c.project == sa.bindparam("project")),
+)
+_RUNNING_OF_PROJECT = sa.select(jobs.c.parent_run_id).where(
+    _RUNNING, jobs.c.project == sa.bindparam("project")
+)
+_HELD = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(leases.c.memory_bytes), 0)).where(
+    leases.c.owner == sa.bindparam("owner")
+)
+_ABANDONED = (
+    sa.select(*_CANDIDATE, leases.c.owner)
+    .join_from(jobs, leases, jobs.c.id == leases.c.job_id, isouter=True)
+    .where(
+        _RUNNING,
+        leases.c.job_id.is_(None)
+        | (
+            (leases.c.expires <= sa.bindparam("now", type_=leases.c.expires.type))
+            & (leases.c.owner != sa.bindparam("owner"))
+        ),
+    )
+    .order_by(jobs.c.id)
+    .limit(sa.bindparam("slots"))
+)
+_INSERT_LEASE = sa.insert(leases)
+_TAKE_LEASE = sa.update(leases).where(
+    leases.c.job_id == sa.bindparam("taken"),
+    # again, because its owner may just have renewed it
+    leases.c.expires <= sa.bindparam("now", type_=leases.c.expires.type),
+)
+_TAKE_JOB = sa.update(jobs).where(jobs.c.id == sa.bindparam("taken"))
+
+
+@dataclass
+class _Project:
+    """What runs of a project that has a limit."""
+
+    running: int
+    parents: set[str | None]
+    children_asked: bool = False
+
+
+@dataclass
+class _Claim:
+    """One claim under way: what it may still take, and what it has chosen."""
+
+    connection: Connection
+    now: datetime
+    jobs_held: int
+    memory_held: int
+    memory_bytes: int
+    projects: dict[str, _Project] = field(default_factory=dict)
+    chosen: list[_Candidate] = field(default_factory=list)
+
+    def fits(self, memory_bytes: int) -> bool:
+        """Whether so much memory is free; a job that is larger than all of it runs alone."""
+        return self.jobs_held == 0 or self.memory_held + memory_bytes <= self.memory_bytes
+
+    def take(self, candidate: _Candidate) -> None:
+        self.chosen.append(candidate)
+        self.hold(candidate)
+        if candidate.project in self.projects:
+            project = self.projects[candidate.project]
+            project.running += 1
+            project.parents.add(candidate.parent_run_id)
+
+    def hold(self, candidate: _Candidate) -> None:
+        self.jobs_held += 1
+        self.memory_held += candidate.memory_bytes
+
+    def project(self, name: str) -> _Project:
+        if name not in self.projects:
+            rows = self.connection.execute(_RUNNING_OF_PROJECT, {"project": name}).all()
+            self.projects[name] = _Project(len(rows), {row.parent_run_id for row in rows})
+            for candidate in self.chosen:
+                if candidate.project == name:
+                    self.projects[name].running += 1
+                    self.projects[name].parents.add(candidate.parent_run_id)
+        return self.projects[name]
+
+
+def claim(
+    tx: Transaction, owner: Owner, *, lease: float, concurrency: int, memory_bytes: int, limit: int
+) -> list[JobRecord]:
+    """Jobs that are now `owner`'s: those that lost theirs, then the oldest that may start."""
+    held, reserved = tx.connection.execute(_HELD, {"owner": owner.id}).one()
+    slots = min(limit, concurrency - held)
+    if slots <= 0:
+        return []
+    now = tx.clock()
+    state = _Claim(tx.connection, now, held, int(reserved), memory_bytes)
+    lease_values = {
+        "owner": owner.id,
+        "instance": owner.instance,
+        "host": owner.host,
+        "pid": owner.pid,
+        "expires": now + timedelta(seconds=lease),
+    }
+    adopted = _adopt(tx, owner, now, slots, lease_values)
+    for candidate in adopted:
+        state.hold(candidate)
+    _choose(state, slots - len(adopted))
+    if state.chosen:
+        tx.connection.execute(
+            _INSERT_LEASE,
+            [_lease(each, each.attempt + 1) | lease_values for each in state.chosen],
+        )
+        tx.connection.execute(
+            _TAKE_JOB.values(
+                status=Status.PROCESSING.value,
+                started=now,
+                claim_class=None,
+                owner=owner.id,
+                host=owner.host,
+                pid=owner.pid,
+                attempt=jobs.c.attempt + 1,
+                phase=Phase.CLAIMED.value,
+                definition=0,
+            ),
+            [{"taken": each.id} for each in state.chosen],
+        )
+    ids = [each.id for each in (*adopted, *state.chosen)]
+    tx.topics.update(("job", job_id) for job_id in ids)
+    return [_records.job(tx.connection, job_id) for job_id in ids]
+
+
+def _lease(candidate: _Candidate, attempt: int) -> dict[str, Any]:
+    return {
+        "job_id": candidate.id,
+        "lock_name": candidate.lock_name,
+        "memory_bytes": candidate.memory_bytes,
+        "attempt": attempt,
+    }
+
+
+def _adopt(
+    tx: Transaction, owner: Owner, now: datetime, slots: int, lease_values: dict[str, Any]
+) -> list[_Candidate]:
+    """Take over jobs that run and are nobody's, at the attempt and phase that they are in.
+
+    Their memory is not asked for: their containers may be running, and must not be left alone. An
+    owner's own leases are never taken over, however late it is with renewing them: it has them.
+    """
+    adopted = []
+    for *columns, former_owner in tx.connection.execute(
+        _ABANDONED, {"now": now, "owner": owner.id, "slots": slots}
+    ).all():
+        candidate = _Candidate(*columns)
+        if former_owner is None:
+            tx.connection.execute(
+                _INSERT_LEASE, _lease(candidate, candidate.attempt) | lease_values
+            )
+        else:
+            taken = tx.connection.execute(
+                _TAKE_LEASE.values(**lease_values), {"taken": candidate.id, "now": now}
+            )
+            if taken.rowcount == 0:
+                continue
+        tx.connection.execute(
+            _TAKE_JOB.values(owner=owner.id, host=owner.host, pid=owner.pid),
+            {"taken": candidate.id},
+        )
+        adopted.append(candidate)
+    return adopted
+
+
+def _choose(state: _Claim, slots: int) -> None:
+    """Fill `state.chosen` with the oldest waiting jobs that may start together."""
+    if slots <= 0:
+        return
+    heads = [_Candidate(*row) for row in state.connection.execute(_HEADS)]
+    heap = [(head.id, False, head) for head in heads]
+    heapq.heapify(heap)
+    while heap and slots > 0:
+        _, is_child, candidate = heapq.heappop(heap)
+        limit = candidate.project_parallelism
+        if limit is not None:
+            project = state.project(candidate.project)
+            if is_child:
+                # the one child that a parent may have beyond the limit
+                if candidate.parent_run_id in project.parents:
+                    continue
+            elif project.running >= limit:
+                if not project.children_asked:
+                    project.children_asked = True
+                    for child in _children(state, candidate.project):
+                        heapq.heappush(heap, (child.id, True, child))
+                continue
+        if not state.fits(candidate.memory_bytes):
+            if candidate.created + PASSING < state.now:
+                return
+            continue
+        state.take(candidate)
+        slots -= 1
+        if not is_child:
+            following = state.connection.execute(
+                _NEXT_HEAD, {"claim_class": candidate.claim_class, "job_id": candidate.id}
+            ).one_or_none()
+            if following is not None:
+                head = _Candidate(*following)
+                heapq.heappush(heap, (head.id, False, head))
+
+
+def _children(state: _Claim, project: str) -> list[_Candidate]:
+    """The oldest waiting child of each parent in a full project."""
+    chosen = {candidate.id for candidate in state.chosen}
+    rows = state.connection.execute(_CHILDREN, {"project": project})
+    children = [_Candidate(*row) for row in rows]
+    return [
+        child
+        for child in children
+        if child.project_parallelism is not None and child.id not in chosen
+    ]
+
+
+# -- leases ----------------------------------------------------------------------------------------
+
+_LEASE_OF = sa.select(leases.c.owner, leases.c.attempt).where(
+    leases.c.job_id == sa.bindparam("job_id")
+)
+_LOCKED_LEASE_OF = _LEASE_OF.with_for_update()
+
+
+def require(tx: Transaction, fence: Fence) -> None:
+    """Hold the lease until the transaction ends, or raise `LeaseLost`."""
+    row = tx.connection.execute(_LOCKED_LEASE_OF, {"job_id": fence.job_id}).one_or_none()
+    if row is None or (row.owner, row.attempt) != (fence.owner_id, fence.attempt):
+        holder = "nobody" if row is None else f"{row.owner} at attempt {row.attempt}"
+        raise LeaseLost(
+            f"Job {fence.job_id} is not {fence.owner_id}'s at attempt {fence.attempt} any more: "
+            f"{holder} has it. What was to be written is dropped.",
+            job_id=fence.job_id,
+        )
+
+
+def renew(tx: Transaction, owner: Owner, lease: float) -> Renewal:
+    """Extend all leases of `owner`, expired ones too as long as nobody took them."""
+    expires = tx.clock() + timedelta(seconds=lease)
+    tx.connection.execute(
+        sa.update(leases).where(leases.c.owner == owner.id).values(expires=expires)
+    )
+    rows = tx.connection.execute(
+        sa.select(leases.c.job_id, jobs.c.terminated_by.is_not(None))
+        .join_from(leases, jobs)
+        .where(leases.c.owner == owner.id)
+    ).all()
+    return Renewal(
+        held=frozenset(job_id for job_id, _ in rows),
+        stopping=frozenset(job_id for job_id, stopping in rows if stopping),
+    )
+
+
+def expire_owner(tx: Transaction, owner_id: str) -> None:
+    """Free the leases of an engine that is known to be dead."""
+    freed = tx.connection.execute(sa.delete(leases).where(leases.c.owner == owner_id))
+    if freed.rowcount:
+        tx.topics.add("jobs")
+
+
+def release(tx: Transaction, fence: Fence) -> None:
+    """Give a running job back as it is; who claims it next goes on where it was."""
+    require(tx, fence)
+    _drop_lease(tx, fence.job_id)
+
+
+def _drop_lease(tx: Transaction, job_id: int) -> None:
+    tx.connection.execute(sa.delete(leases).where(leases.c.job_id == job_id))
+    tx.topics.add("jobs")
+
+
+# -- the ways out of running -----------------------------------------------------------------------
+
+
+def restart(tx: Transaction, fence: Fence) -> JobRecord:
+    """Begin the next attempt of a running job; the fence of the old one is void."""
+    require(tx, fence)
+    attempt = fence.attempt + 1
+    tx.connection.execute(
+        sa.update(leases).where(leases.c.job_id == fence.job_id).values(attempt=attempt)
+    )
+    tx.connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == fence.job_id)
+        .values(attempt=attempt, phase=Phase.CLAIMED.value, definition=0, started=tx.clock())
+    )
+    tx.topics.add(("job", fence.job_id))
+    return _records.job(tx.connection, fence.job_id)
+
+
+def requeue(tx: Transaction, fence: Fence) -> JobRecord:
+    """Put a running job back among the waiting; its next claim is a new attempt."""
+    require(tx, fence)
+    row = _locked_row(tx, fence.job_id)
+    if row.status != Status.PROCESSING.value:
+        raise Conflict(f"Job {fence.job_id} is being stopped and cannot be put back; finish it.")
+    tx.connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == fence.job_id)
+        .values(
+            status=Status.WAITING.value,
+            claim_class=_claim_class(row.project, row.project_parallelism, row.memory_bytes),
+            started=None,
+            owner=None,
+            host=None,
+            pid=None,
+            phase=None,
+            definition=0,
+            result=None,
+        )
+    )
+    _drop_lease(tx, fence.job_id)
+    tx.topics.add(("job", fence.job_id))
+    return _records.job(tx.connection, fence.job_id)
+
+
+def finish(
+    tx: Transaction,
+    fence: Fence,
+    status: Status,
+    *,
+    result: Mapping[str, Any],
+    error: str | None,
+    cause: Cause | None,
+    metrics: Mapping[str, Any],
+) -> JobRecord:
+    """Write how a running job ended, and let go of it."""
+    require(tx, fence)
+    row = _locked_row(tx, fence.job_id)
+    tx.connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == fence.job_id)
+        .values(
+            status=status.value,
+            ended=tx.clock(),
+            phase=Phase.RESULT.value,
+            error=error,
+            result=dict(result),
+            cause=_records.cause_json(cause),
+            metrics=dict(metrics),
+        )
+    )
+    _drop_lease(tx, fence.job_id)
+    _promote(tx, row.lock_name)
+    tx.topics.add(("job", fence.job_id))
+    return _records.job(tx.connection, fence.job_id)
+
+
+def request_stop(
+    tx: Transaction, job_id: int, by: Mapping[str, Any], project: str | None
+) -> JobRecord:
+    """Cancel a waiting job on the spot, mark a running one as to be stopped."""
+    row = _locked_row(tx, job_id, project)
+    status = Status(row.status)
+    if status.is_finished:
+        raise Conflict(f"Job is not in a killable state: job {job_id} is {status.value} already.")
+    if status is not Status.TERMINATING:
+        values: dict[str, Any] = {"status": Status.TERMINATING.value, "terminated_by": dict(by)}
+        if status is Status.WAITING:
+            values["status"] = Status.CANCELLED.value
+            values |= {"ended": tx.clock(), "claim_class": None}
+        tx.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
+        if row.claim_class is not None:
+            _promote(tx, row.lock_name)
+        tx.topics.add(("job", job_id))
+    return _records.job(tx.connection, job_id)
+
+
+def _locked_row(tx: Transaction, job_id: int, project: str | None = None) -> _Candidate:
+    if not 0 < job_id <= _records.MAX_ID:
+        raise _records.missing(job_id)
+    row = tx.connection.execute(
+        sa.select(*_CANDIDATE).where(jobs.c.id == job_id).with_for_update()
+    ).one_or_none()
+    if row is None or project not in {None, row.project}:
+        raise _records.missing(job_id)
+    return _Candidate(*row)
+
+
+def _promote(tx: Transaction, lock_name: str) -> None:
+    """Make the oldest open job of a lock claimable, now that the one before it is gone."""
+    row = tx.connection.execute(
+        sa.select(*_CANDIDATE)
+        .where(jobs.c.lock_name == lock_name, _OPEN)
+        .order_by(jobs.c.id)
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return
+    claim_class = _claim_class(row.project, row.project_parallelism, row.memory_bytes)
+    tx.connection.execute(
+        sa.update(jobs).where(jobs.c.id == row.id).values(claim_class=claim_class)
+    )
+    tx.topics.add("jobs")

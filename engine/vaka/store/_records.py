@@ -1,0 +1,184 @@
+"""From rows to records, and the questions that only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from vaka.errors import NotFound
+from vaka.models.job import (
+    Cause,
+    CauseKind,
+    JobQuery,
+    JobRecord,
+    Mode,
+    Phase,
+    StageRecord,
+    StageStatus,
+    Status,
+)
+from vaka.store.schema import definitions, job_specs, jobs, stages
+
+MAX_ID = 2**63 - 1
+_SECOND = 1_000_000
+
+_RECORD = sa.select(jobs, job_specs.c.spec).join_from(jobs, job_specs)
+_BY_ID = _RECORD.where(jobs.c.id == sa.bindparam("job_id"))
+_STAGES = (
+    sa.select(stages)
+    .where(stages.c.job_id == sa.bindparam("job_id"))
+    .order_by(stages.c.attempt, stages.c.definition, stages.c.stage)
+)
+_SORT_KEYS = {
+    "id": jobs.c.id,
+    "status": jobs.c.status,
+    "component": jobs.c.component,
+    "config": jobs.c.config,
+    "created": jobs.c.created,
+    "started": jobs.c.started,
+    "ended": jobs.c.ended,
+    # whole seconds, as they are shown: equal ones are then ordered by id
+    "duration": (
+        sa.type_coerce(jobs.c.ended, sa.BigInteger) - sa.type_coerce(jobs.c.started, sa.BigInteger)
+    )
+    // _SECOND,
+}
+
+
+def missing(job_id: int) -> NotFound:
+    """The error for a job that is not there, or not for who asks."""
+    return NotFound(f"Job not found: {job_id}", kind="job", id=str(job_id))
+
+
+def job(connection: Connection, job_id: int, project: str | None = None) -> JobRecord:
+    """One job with its stages."""
+    if not 0 < job_id <= MAX_ID:
+        raise missing(job_id)
+    row = connection.execute(_BY_ID, {"job_id": job_id}).one_or_none()
+    if row is None or project not in {None, row.project}:
+        raise missing(job_id)
+    return record(row, map(_stage, connection.execute(_STAGES, {"job_id": job_id})))
+
+
+def jobs_like(connection: Connection, query: JobQuery) -> list[JobRecord]:
+    """The jobs that match, without their stages."""
+    if query.limit <= 0:
+        return []
+    conditions: list[sa.ColumnElement[bool]] = []
+    for column, value in (
+        (jobs.c.project, query.project),
+        (jobs.c.component, query.component),
+        (jobs.c.config, query.config),
+        (jobs.c.run_id, query.run_id),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if query.statuses:
+        conditions.append(jobs.c.status.in_([status.value for status in query.statuses]))
+    if query.created_since is not None:
+        conditions.append(jobs.c.created >= query.created_since)
+    if query.created_until is not None:
+        conditions.append(jobs.c.created <= query.created_until)
+    key = _SORT_KEYS[query.order_by]
+    order = key.desc() if query.descending else key.asc()
+    # `id` is never missing, and a plain order can come from an index
+    orders = [order] if query.order_by == "id" else [order.nulls_last(), jobs.c.id.desc()]
+    statement = (
+        _RECORD.where(*conditions)
+        .order_by(*orders)
+        .limit(min(query.limit, MAX_ID))
+        .offset(min(max(query.offset, 0), MAX_ID))
+    )
+    return [record(row) for row in connection.execute(statement)]
+
+
+def jobs_of_run(connection: Connection, run_id: str) -> list[JobRecord]:
+    """The jobs with this run id and those below it, oldest first."""
+    below = run_id + "."
+    after_below = run_id + chr(ord(".") + 1)
+    statement = _RECORD.where(
+        (jobs.c.run_id == run_id) | ((jobs.c.run_id >= below) & (jobs.c.run_id < after_below))
+    ).order_by(jobs.c.id)
+    return [record(row) for row in connection.execute(statement)]
+
+
+def counts(connection: Connection) -> dict[Status, int]:
+    """How many jobs there are of each status; all statuses are named."""
+    statement = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
+    found = {Status(status): number for status, number in connection.execute(statement)}
+    return {status: found.get(status, 0) for status in Status}
+
+
+def active_jobs(connection: Connection) -> dict[int, int]:
+    """Attempt by id of the jobs that run."""
+    statement = sa.select(jobs.c.id, jobs.c.attempt).where(
+        jobs.c.ended.is_(None), jobs.c.started.is_not(None)
+    )
+    return {row.id: row.attempt for row in connection.execute(statement)}
+
+
+def kept_definitions(connection: Connection, job_id: int, attempt: int) -> dict[int, Any]:
+    """What the definitions of an attempt have left for its end, by definition."""
+    statement = sa.select(definitions.c.definition, definitions.c.data).where(
+        definitions.c.job_id == job_id, definitions.c.attempt == attempt
+    )
+    return {row.definition: row.data for row in connection.execute(statement)}
+
+
+def record(row: Row[Any], stage_records: Iterable[StageRecord] = ()) -> JobRecord:
+    """The job that a row of `jobs` joined with `job_specs` speaks of."""
+    return JobRecord(
+        id=row.id,
+        run_id=row.run_id,
+        project=row.project,
+        spec=row.spec,
+        component=row.component,
+        config=row.config,
+        status=Status(row.status),
+        mode=Mode(row.mode),
+        created=row.created,
+        lock_name=row.lock_name,
+        memory_bytes=row.memory_bytes,
+        token_id=row.token_id,
+        token_description=row.token_description,
+        started=row.started,
+        ended=row.ended,
+        owner=row.owner,
+        host=row.host,
+        pid=row.pid,
+        attempt=row.attempt,
+        phase=None if row.phase is None else Phase(row.phase),
+        definition=row.definition,
+        stop_requested=row.terminated_by is not None,
+        terminated_by=row.terminated_by,
+        error=row.error,
+        error_note=row.error_note,
+        result=row.result or {},
+        usage=_usage(row.usage),
+        metrics=row.metrics or {},
+        cause=_cause(row.cause),
+        stages=tuple(stage_records),
+    )
+
+
+def _stage(row: Row[Any]) -> StageRecord:
+    fields = dict(row._mapping)
+    fields["digests"] = tuple(row.digests)
+    fields["status"] = StageStatus(row.status)
+    return StageRecord(**fields)
+
+
+def _usage(kept: Mapping[str, list[Mapping[str, Any]]] | None) -> tuple[Mapping[str, Any], ...]:
+    return tuple(entry for entries in (kept or {}).values() for entry in entries)
+
+
+def cause_json(cause: Cause | None) -> Mapping[str, Any] | None:
+    """A cause as it is stored."""
+    return None if cause is None else {"kind": cause.kind.value, "evidence": dict(cause.evidence)}
+
+
+def _cause(kept: Mapping[str, Any] | None) -> Cause | None:
+    return None if kept is None else Cause(CauseKind(kept["kind"]), kept["evidence"])

@@ -1,0 +1,372 @@
+"""The job store: every job, how far it got, who has it, and what it said."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, TypeVar, Unpack
+
+import trio
+from sqlalchemy.engine import Connection
+
+from vaka._supervision import leaves
+from vaka.errors import StoreUnavailable
+from vaka.models.event import Event
+from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
+from vaka.store import _events, _journal, _queue, _records
+from vaka.store._database import Database, Transaction
+from vaka.store._watch import Hub, Watch, listen
+from vaka.store._writer import Writer
+from vaka.store.values import Fence, NewJob, Owner, Renewal, StageChanges, Topic
+
+T = TypeVar("T")
+
+READERS = 4
+"""Reads at a time; more wait."""
+FEW_EVENTS = 20
+"""So many events are packed where they are; more in a thread, because it takes milliseconds."""
+
+
+class JobStore:
+    """Jobs in an SQL database. Open inside `async with`.
+
+    `url` is SQLAlchemy's: `sqlite:////path/to/file` or `postgresql+psycopg://…`. The schema is made
+    and migrated when the store opens. A write has returned once it is durable. A cancelled call ends
+    at once; a write that was under way by then is completed all the same.
+
+    `clock` replaces the source of time (PostgreSQL's own clock there, the host's on SQLite).
+    `patience` is seconds: how long a lock that another process holds is waited for.
+
+    Every method raises `StoreUnavailable` when the database does not answer, is locked for too
+    long or has no space left, and methods that take a `fence` raise `LeaseLost`, with nothing written,
+    when the job is not its owner's at its attempt any more.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        patience: float = 15.0,
+    ) -> None:
+        self._database = Database(url, clock=clock, readers=READERS, patience=patience)
+        self._hub = Hub(self._data_version)
+        self._writer = Writer(self._database, self._hub)
+        self._readers = trio.CapacityLimiter(READERS)
+        self._is_open = False
+        self._context: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> JobStore:
+        self._context = self._lifetime()
+        await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if self._context is None:
+            raise RuntimeError("the store was not entered")
+        try:
+            return await self._context.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            if error is None or list(leaves(group)) != list(leaves(error)):
+                raise
+            return False  # the caller's own error goes on as it was
+
+    @asynccontextmanager
+    async def _lifetime(self) -> AsyncGenerator[None, None]:
+        database = self._database
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
+            await trio.to_thread.run_sync(database.open)
+            listener = None
+            if database.is_postgresql:
+                listener = await trio.to_thread.run_sync(database.connect_listener)
+                stack.callback(listener.close)
+            async with trio.open_nursery() as services:
+                await services.start(self._writer.run)
+                if listener is not None:
+                    services.start_soon(
+                        listen, database.connect_listener, listener, database.own_pids, self._hub
+                    )
+                self._is_open = True
+                try:
+                    yield
+                finally:
+                    self._is_open = False
+                    self._writer.close()
+                    services.cancel_scope.cancel()  # the writer is shielded: it writes to the end
+
+    async def _close(self) -> None:
+        with trio.CancelScope(shield=True):
+            # reads whose callers were cancelled may still be under way
+            for number in range(READERS):
+                await self._readers.acquire_on_behalf_of(number)
+            await trio.to_thread.run_sync(self._database.close)
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    async def submit(self, new: NewJob) -> JobRecord:
+        """Store a new job, waiting. A repeated idempotency key gives the job that has it already.
+
+        Raises:
+            Conflict: the project has used the idempotency key for another request.
+            InvalidInput: a text has characters that the database cannot keep.
+        """
+        return await self._writer.write(partial(_queue.submit, new=new), queue=True, ids=2)
+
+    async def job(self, job_id: int, project: str | None = None) -> JobRecord:
+        """One job with its stages; `NotFound` when it is not there or of another project."""
+        return await self._read(_records.job, job_id, project)
+
+    async def jobs(self, query: JobQuery) -> list[JobRecord]:
+        """The jobs that match, without their stages; equals in the order are newest first."""
+        return await self._read(_records.jobs_like, query)
+
+    async def jobs_of_run(self, run_id: str) -> list[JobRecord]:
+        """The jobs of a run and of the runs below it, oldest first."""
+        return await self._read(_records.jobs_of_run, run_id)
+
+    async def counts(self) -> dict[Status, int]:
+        """How many jobs there are of each status."""
+        return await self._read(_records.counts)
+
+    async def active_jobs(self) -> dict[int, int]:
+        """Attempt by id of the jobs that were started and have not ended.
+
+        Only these can have a container or a folder; how many wait makes no difference.
+        """
+        return await self._read(_records.active_jobs)
+
+    async def request_stop(
+        self, job_id: int, by: Mapping[str, Any], project: str | None = None
+    ) -> JobRecord:
+        """Cancel a waiting job on the spot; have a running one stopped by its owner.
+
+        The owner learns of it from `renew`, or at once by a watch on the job. `by` says who asked:
+        `id` and `description`. Asking again changes nothing.
+
+        Raises:
+            NotFound: there is no such job, or it is of another project.
+            Conflict: the job has ended.
+        """
+        action = partial(_queue.request_stop, job_id=job_id, by=by, project=project)
+        return await self._writer.write(action, queue=True)
+
+    async def set_error_note(
+        self, job_id: int, note: str | None, project: str | None = None
+    ) -> JobRecord:
+        """Attach a free text to a job, whatever its status; `NotFound` when it is not there."""
+        action = partial(_journal.set_error_note, job_id=job_id, note=note, project=project)
+        return await self._writer.write(action)
+
+    # -- claims and leases -----------------------------------------------------------------------
+
+    async def claim(
+        self,
+        owner: Owner,
+        *,
+        lease: float,
+        concurrency: int,
+        memory_bytes: int,
+        limit: int = 1,
+    ) -> list[JobRecord]:
+        """Up to `limit` jobs that are now `owner`'s, each with its stages.
+
+        First come running jobs whose owner has died or let go of them, at the attempt and phase
+        they are in. Then the oldest waiting jobs whose lock is free, whose project is below its
+        limit (or whose parent has no running child), and that fit into `memory_bytes` next to what
+        the owner has; a job larger than all of it runs alone. Younger jobs pass one that does not
+        fit for five minutes, then wait for it. `concurrency` counts the owner's leases, `lease` is
+        seconds. What a cancelled call has claimed is released again.
+        """
+        action = partial(
+            _queue.claim,
+            owner=owner,
+            lease=lease,
+            concurrency=concurrency,
+            memory_bytes=memory_bytes,
+            limit=limit,
+        )
+
+        def undo(tx: Transaction, claimed: list[JobRecord]) -> None:
+            for record in claimed:
+                _queue.release(tx, Fence(record.id, owner.id, record.attempt))
+
+        return await self._writer.write(action, queue=True, undo=undo)
+
+    async def renew(self, owner: Owner, lease: float) -> Renewal:
+        """Extend all leases of `owner` by `lease` seconds from now, and learn what became of them."""
+        return await self._writer.write(partial(_queue.renew, owner=owner, lease=lease))
+
+    async def release(self, fence: Fence) -> None:
+        """Give a running job back as it is: it can be claimed at once, and goes on where it was."""
+        await self._writer.write(partial(_queue.release, fence=fence), queue=True)
+
+    async def expire_owner(self, owner_id: str) -> None:
+        """Free the jobs of an owner that is known to be dead."""
+        await self._writer.write(partial(_queue.expire_owner, owner_id=owner_id), queue=True)
+
+    # -- the journal of a running job ------------------------------------------------------------
+
+    async def advance(self, fence: Fence, phase: Phase, definition: int = 0) -> None:
+        """Write down what the job is about to do."""
+        await self._writer.write(
+            partial(_journal.advance, fence=fence, phase=phase, definition=definition)
+        )
+
+    async def plan_stage(self, fence: Fence, stage: StageRecord) -> None:
+        """Write down a container before it is made. A stage that was started stays as it is.
+
+        Raises:
+            ApplicationError: the stage was started already.
+        """
+        await self._writer.write(partial(_journal.plan_stage, fence=fence, stage=stage))
+
+    async def update_stage(
+        self, fence: Fence, definition: int, stage: int, **changes: Unpack[StageChanges]
+    ) -> None:
+        """Write down what became of a stage; `ApplicationError` when it was never planned."""
+        await self._writer.write(
+            partial(
+                _journal.update_stage,
+                fence=fence,
+                definition=definition,
+                stage=stage,
+                changes=changes,
+            )
+        )
+
+    async def save_definition(self, fence: Fence, definition: int, data: Any) -> None:
+        """Keep JSON that a definition leaves for the job's end, in place of what it left before."""
+        await self._writer.write(
+            partial(_journal.save_definition, fence=fence, definition=definition, data=data)
+        )
+
+    async def definitions(self, job_id: int, attempt: int) -> dict[int, Any]:
+        """What the definitions of an attempt have left, by their index."""
+        return await self._read(_records.kept_definitions, job_id, attempt)
+
+    async def save_usage(
+        self,
+        fence: Fence,
+        entries: Sequence[Mapping[str, Any]],
+        definition: int | None = None,
+    ) -> None:
+        """Add the usage of a definition, None being the one the journal is at, to the job's.
+
+        Saving it again replaces it: a resumed job does not count twice.
+        """
+        await self._writer.write(
+            partial(_journal.save_usage, fence=fence, entries=entries, definition=definition)
+        )
+
+    async def restart(self, fence: Fence) -> JobRecord:
+        """Begin the next attempt of a running job. The old one's journal stays; its fence is void."""
+        return await self._writer.write(partial(_queue.restart, fence=fence))
+
+    async def requeue(self, fence: Fence) -> JobRecord:
+        """Put a running job back among the waiting, its result cleared.
+
+        Raises:
+            Conflict: somebody has asked to stop it.
+        """
+        return await self._writer.write(partial(_queue.requeue, fence=fence), queue=True)
+
+    async def finish(
+        self,
+        fence: Fence,
+        status: Status,
+        *,
+        result: Mapping[str, Any],
+        error: Literal["user", "application"] | None = None,
+        cause: Cause | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> JobRecord:
+        """Write how a running job ended and free its lease, in one transaction.
+
+        A final status is never overwritten: its fence is void. `result` has at least `message`.
+        """
+        if not status.is_finished:
+            raise ValueError(f"{status.value} is not how a job ends")
+        action = partial(
+            _queue.finish,
+            fence=fence,
+            status=status,
+            result=result,
+            error=error,
+            cause=cause,
+            metrics=metrics or {},
+        )
+        return await self._writer.write(action, queue=True)
+
+    # -- events ----------------------------------------------------------------------------------
+
+    async def append_events(
+        self,
+        job_id: int,
+        events: Sequence[Event],
+        *,
+        offsets: Mapping[tuple[int, int], tuple[int, int]] | None = None,
+        fence: Fence | None = None,
+    ) -> None:
+        """Put events at the end of a job's log.
+
+        `offsets` says, by definition and stage, how many bytes of (stdout, stderr) the log then
+        holds; it is stored together with the events, or not at all. Without a `fence` anybody may
+        write, as whoever submits a job does before it runs.
+
+        Raises:
+            EventsOutOfOrder: the first number is not the one after `last_seq`.
+            NotFound: there is no such job.
+        """
+        if len(events) > FEW_EVENTS:
+            rows = await trio.to_thread.run_sync(
+                _events.pack, events, abandon_on_cancel=True, limiter=self._readers
+            )
+        else:
+            rows = _events.pack(events)
+        await self._writer.write(
+            partial(_events.append, job_id=job_id, rows=rows, offsets=offsets, fence=fence)
+        )
+
+    async def last_seq(self, job_id: int) -> int:
+        """Number of a job's last event, 0 when it has none."""
+        return await self._read(_events.last_seq, job_id)
+
+    async def events(self, job_id: int, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Up to `limit` events of a job that come after number `after`, in order."""
+        return await self._read(_events.page, job_id, after, limit)
+
+    # -- wake-ups --------------------------------------------------------------------------------
+
+    def watch(self, topic: Topic) -> Watch:
+        """A watch on `"jobs"` (a job may have become claimable) or on `("job", id)`.
+
+        The latter changes with the job's status and with every append to its events.
+        """
+        return self._hub.watch(topic)
+
+    # -- threads ---------------------------------------------------------------------------------
+
+    async def _read(self, action: Callable[..., T], *arguments: Any) -> T:
+        if not self._is_open:
+            raise StoreUnavailable("The job store is closed.")
+
+        def ask(connection: Connection) -> T:
+            return action(connection, *arguments)
+
+        return await trio.to_thread.run_sync(
+            self._database.read, ask, abandon_on_cancel=True, limiter=self._readers
+        )
+
+    async def _data_version(self) -> int | None:
+        if not self._is_open or self._database.is_postgresql:
+            return None
+        return await self._writer.in_thread(self._database.data_version)

@@ -1,0 +1,95 @@
+import pytest
+
+from vaka.errors import Conflict, InvalidInput
+from vaka.models.job import JobQuery, Mode, Status
+from vaka.store import JobStore
+
+from .support import START, Clock, claim, ids, new_job
+
+
+async def test_a_new_job_is_waiting_and_can_be_read_back(store: JobStore) -> None:
+    made = await store.submit(
+        new_job(
+            config="42",
+            mode=Mode.DEBUG,
+            lock_name="docker-1-acme.extractor-42",
+            token_id="7",
+            token_description="me@example.com",
+        )
+    )
+
+    assert made == await store.job(made.id)
+    assert made.status is Status.WAITING
+    assert made.created == START
+    assert (made.started, made.ended, made.owner, made.phase) == (None, None, None, None)
+    assert (made.config, made.mode, made.attempt) == ("42", Mode.DEBUG, 0)
+    assert made.lock_name == "docker-1-acme.extractor-42"
+    assert (made.token_id, made.token_description) == ("7", "me@example.com")
+    assert made.stages == ()
+    assert not made.stop_requested
+
+
+async def test_ids_and_run_ids_come_from_one_growing_sequence(store: JobStore) -> None:
+    first, second = [await store.submit(new_job()) for _ in range(2)]
+
+    numbers = [first.id, int(first.run_id), second.id, int(second.run_id)]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_a_run_id_goes_on_from_its_parents(store: JobStore) -> None:
+    made = await store.submit(new_job(parent_run_id="111.222"))
+
+    assert made.run_id.rpartition(".")[0] == "111.222"
+    assert made.nesting_level == 2
+
+
+async def test_a_specification_keeps_its_order_and_every_character(store: JobStore) -> None:
+    document = {"z": 1, "a": ["\x00", "\ud800", "\u2028", "žluťoučký", {"z": None, "b": 1.5}]}
+
+    made = await store.submit(new_job(spec=document))
+
+    kept = (await store.job(made.id)).spec
+    assert kept == document
+    assert list(kept) == ["z", "a"]
+
+
+async def test_a_name_that_is_no_text_is_refused(store: JobStore) -> None:
+    with pytest.raises(InvalidInput, match="cannot keep a value"):
+        await store.submit(new_job(component="acme\ud800"))
+
+    assert await store.jobs(JobQuery()) == []
+
+
+async def test_a_repeated_idempotency_key_gives_the_same_job(store: JobStore, clock: Clock) -> None:
+    first = await store.submit(new_job(idempotency_key="k", request_hash="h"))
+    await claim(store)
+    clock.advance(60)
+
+    again = await store.submit(new_job(idempotency_key="k", request_hash="h"))
+
+    assert again == await store.job(first.id)
+    assert again.status is Status.PROCESSING
+    assert ids(await store.jobs(JobQuery())) == [first.id]
+
+
+async def test_an_idempotency_key_is_good_for_one_request_only(store: JobStore) -> None:
+    first = await store.submit(new_job(idempotency_key="k", request_hash="h"))
+
+    with pytest.raises(
+        Conflict, match=f"'k' was used for another request, which made job {first.id}"
+    ):
+        await store.submit(new_job(idempotency_key="k", request_hash="other"))
+
+    assert ids(await store.jobs(JobQuery())) == [first.id]
+
+
+async def test_projects_do_not_share_idempotency_keys(store: JobStore) -> None:
+    first = await store.submit(new_job(idempotency_key="k", request_hash="h"))
+    second = await store.submit(new_job(idempotency_key="k", request_hash="x", project="2"))
+
+    assert first.id != second.id
+
+
+def test_an_idempotency_key_needs_a_hash() -> None:
+    with pytest.raises(ValueError, match="needs the hash"):
+        new_job(idempotency_key="k")
