@@ -1,0 +1,174 @@
+"""The HTTP application: the only place that joins Quart and the engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from quart_trio import QuartTrio
+from werkzeug.exceptions import NotFound
+
+from vaka.errors import AccessDenied, AuthenticationFailed
+from vaka_server import body, documents, problems, routes
+from vaka_server.access import Access, Gate
+from vaka_server.body import Connection, Request
+from vaka_server.logs import context
+from vaka_server.problems import Maintenance, Refused
+from vaka_server.route import Call, Response, Route, view_access
+
+if TYPE_CHECKING:
+    from quart.ctx import RequestContext
+    from quart.typing import ResponseReturnValue, ResponseTypes
+    from werkzeug.exceptions import HTTPException
+
+    from vaka import Engine
+    from vaka.models.catalog import Token
+    from vaka_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEADERS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Methods", "*"),
+    ("Access-Control-Allow-Headers", "*"),
+    ("Cache-Control", "private, no-cache, no-store, must-revalidate"),
+)
+PREFLIGHT = {
+    "Accept": "application/json",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": (
+        "content-type, x-requested-with, x-requested-by, x-storageapi-url, x-storageapi-token, "
+        "x-kbc-runid, x-user-agent"
+    ),
+    "Access-Control-Max-Age": "86400",
+}
+
+
+def create_app(engine: Engine, settings: Settings) -> App:
+    """The application of an open engine, with the routes of its plugins."""
+    app = App(engine, settings)
+    app.add_routes(routes.all_routes())
+    engine.plugins.server_routes(app)
+    return app
+
+
+class App(QuartTrio):
+    """The application.
+
+    Its own routes are `Route` objects. Views of plugins say who may call them by
+    `vaka_server.access.requires`, and answer nobody otherwise.
+    """
+
+    request_class = Request
+    asgi_http_class = Connection
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        super().__init__("vaka_server", static_folder=None)
+        self.engine = engine
+        self.settings = settings
+        self.gate = Gate(engine.catalog)
+        self.spool_folder = engine.config.home / "uploads"
+        body.clear(self.spool_folder)
+        self.config["RESPONSE_TIMEOUT"] = None  # a log is followed for as long as its job runs
+        self.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+        self.config["PROPAGATE_EXCEPTIONS"] = False
+        # no client follows a redirect of a POST, so there is none to a path with or without a slash
+        self.url_map.strict_slashes = False
+        self.url_map.merge_slashes = False
+
+    def add_routes(self, table: Iterable[Route]) -> None:
+        """Serve these."""
+        for route in table:
+            self.add_url_rule(
+                route.rule,
+                route.endpoint,
+                route,
+                methods=[route.method],
+                provide_automatic_options=False,
+            )
+
+    # -- one request ---------------------------------------------------------------------------
+
+    async def full_dispatch_request(
+        self, request_context: RequestContext | None = None
+    ) -> ResponseTypes:
+        request = self._request(request_context)
+        restore = context.set({"request_id": uuid4().hex, "path": request.path})
+        try:
+            return await super().full_dispatch_request(request_context)
+        finally:
+            context.reset(restore)
+
+    async def dispatch_request(
+        self, request_context: RequestContext | None = None
+    ) -> ResponseReturnValue:
+        request = self._request(request_context)
+        if request.method == "OPTIONS":
+            return Response(b"", 200, PREFLIGHT, content_type="application/json")
+        if request.routing_exception is not None:
+            raise request.routing_exception
+        rule = request.url_rule
+        if rule is None:
+            raise NotFound
+        view = self.view_functions[rule.endpoint]
+        token, secret = await self._authorize(request, view_access(view))
+        arguments = request.view_args or {}
+        if isinstance(view, Route):
+            return await view.handler(Call(self, request, token, secret), **arguments)
+        return await self.ensure_async(view)(**arguments)  # type: ignore[return-value]
+
+    async def _authorize(
+        self, request: Request, access: Access | None
+    ) -> tuple[Token | None, str | None]:
+        """The caller's token, if the route needs one; raises unless the caller may go on."""
+        if access is None:
+            log.error("route.closed", extra={"rule": str(request.url_rule)})
+            raise AccessDenied("The route does not say who may call it.")
+        if access is Access.PUBLIC:
+            return None, None
+        secret = request.headers.get("X-StorageApi-Token")
+        if not secret:
+            if request.path.startswith(problems.STORAGE_PATHS):
+                raise AuthenticationFailed("The header X-StorageApi-Token is missing.")
+            raise Refused(400, "Missing StorageAPI token")
+        if self.settings.maintenance is not None:
+            raise Maintenance(self.settings.maintenance)
+        token = await self.gate.token(secret)
+        if not access.allows(token):
+            raise AccessDenied(f"Token {token.id} has the role {token.role}.")
+        return token, secret
+
+    async def handle_user_exception(
+        self, error: BaseException
+    ) -> HTTPException | ResponseReturnValue:
+        if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            return await self.handle_user_exception(error.exceptions[0])
+        document, status, headers = problems.body(error, self._request(None))
+        return Response(
+            documents.php_json(document), status, headers, content_type="application/json"
+        )
+
+    async def handle_exception(self, error: Exception) -> ResponseTypes:
+        # what a plugin's own request hooks raise after the answer was made
+        answer = await self.handle_user_exception(error)
+        return await self.finalize_request(answer, from_error_handler=True)
+
+    async def process_response(
+        self, response: ResponseTypes, request_context: RequestContext | None = None
+    ) -> ResponseTypes:
+        response = await super().process_response(response, request_context)
+        for name, value in HEADERS:
+            response.headers.setdefault(name, value)
+        return response
+
+    def _request(self, request_context: RequestContext | None) -> Request:
+        if request_context is None:
+            from quart.globals import request_ctx  # noqa: PLC0415 - the slow path
+
+            return cast("Request", request_ctx.request)
+        return cast("Request", request_context.request)
+
+    def log_exception(self, exception_info: Any) -> None:
+        """Nothing: `problems` has logged it, with the id that the caller got."""

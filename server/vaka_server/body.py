@@ -1,0 +1,275 @@
+"""Request and response bodies: bounded in memory, whatever their size.
+
+Quart keeps what a client sends until somebody reads it. Here a client that sends faster than it is
+read is not read from, so that at most `WINDOW` bytes of a body wait in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+from uuid import uuid4
+
+import trio
+from quart.wrappers.response import ResponseBody
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers.request import TrioBody, TrioRequest
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from vaka.errors import InvalidInput
+from vaka_server.problems import Refused
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+    from quart.wrappers import Request as QuartRequest
+
+log = logging.getLogger(__name__)
+
+WINDOW = 1 << 18
+"""Bytes of a request's body that wait in memory for their reader."""
+CHUNK = 1 << 18
+"""Bytes of a file that are read and sent at a time."""
+SILENCE = 60.0
+"""Seconds that a client may stop sending in the middle of a body."""
+DEPTH = 512
+"""Levels of arrays and objects that a JSON body may have."""
+
+
+class Body(TrioBody):
+    """The body of one request, read by `async for`, by `read`, or (by plugins) awaited."""
+
+    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        super().__init__(expected_content_length, None)  # limits are the reader's to set
+        self._expected = expected_content_length
+        self._whole_limit = max_content_length
+        self._unbounded = False
+        self._read = trio.Event()
+
+    def append(self, data: bytes) -> None:
+        """Take what came in; nothing once the body has been discarded."""
+        if not (self._unbounded and self._complete.is_set()):
+            super().append(data)
+
+    async def room(self) -> None:
+        """Wait until more may come in."""
+        while len(self._data) > WINDOW and not self._unbounded:
+            await self._read.wait()
+
+    async def __anext__(self) -> bytes:
+        with trio.move_on_after(SILENCE):
+            data = await super().__anext__()
+            self._read.set()
+            self._read = trio.Event()
+            return data
+        raise Refused(408, f"The request's body stopped coming for {SILENCE:g} seconds.")
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        limit = self._whole_limit
+        if limit is not None and max(self._expected or 0, len(self._data)) > limit:
+            raise RequestEntityTooLarge
+        self._max_content_length = limit
+        self._unbounded = True
+        self._read.set()
+        return super().__await__()
+
+    async def read(self, limit: int) -> bytes:
+        """All of it; `RequestEntityTooLarge` when it has more than `limit` bytes."""
+        if self._expected is not None and self._expected > limit:
+            raise RequestEntityTooLarge(f"The request's body is larger than {limit} bytes.")
+        parts: list[bytes] = []
+        size = 0
+        async for part in self:
+            size += len(part)
+            if size > limit:
+                raise RequestEntityTooLarge(f"The request's body is larger than {limit} bytes.")
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def discard(self) -> None:
+        """Nobody reads any further: let the client send the rest into nothing."""
+        self._data.clear()
+        self._unbounded = True
+        self._complete.set()
+        self._read.set()
+
+
+class Request(TrioRequest):
+    """A request whose body is a `Body`."""
+
+    body_class = Body
+    body: Body
+
+
+class Connection(TrioASGIHTTPConnection):
+    """Stops reading from a client while its body's reader is behind."""
+
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: QuartRequest, receive: ASGIReceiveCallable
+    ) -> None:
+        body = cast("Body", request.body)
+        while True:
+            message = await receive()
+            if message["type"] == "http.request":
+                body.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    body.set_complete()
+                await body.room()
+            elif message["type"] == "http.disconnect":
+                break
+        nursery.cancel_scope.cancel()
+
+    async def handle_request(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: QuartRequest, send: ASGISendCallable
+    ) -> None:
+        response = await self.app.handle_request(request)
+        # Before the answer: the connection cannot be closed while input that nobody takes waits
+        request.body.discard()  # type: ignore[attr-defined]
+        await self._send_response(send, response)
+        nursery.cancel_scope.cancel()
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a runner's JSON body: an empty one and `null` are an empty object.
+
+    Raises:
+        InvalidInput: with the words that clients of the runner know (runner.md section 1.5).
+    """
+    if not raw:
+        return {}
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _bad("Malformed UTF-8 characters, possibly incorrectly encoded") from error
+    try:
+        if text.count("[") + text.count("{") > DEPTH:
+            _check_depth(text)
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _bad("Single unpaired high surrogate in Unicode escape") from error
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Invalid control character"):
+            raise _bad("Control character error, possibly incorrectly encoded") from error
+        raise _bad("Syntax error") from error
+    except ValueError as error:  # a number with more digits than Python converts
+        raise _bad("Syntax error") from error
+    return {} if value is None else value
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The object of a Storage JSON body; `Refused` with Storage's word when it is none."""
+    try:
+        value = parse_json(raw)
+    except InvalidInput as error:
+        raise Refused(400, error.message, code="malformedRequest") from error
+    if not isinstance(value, dict):
+        raise Refused(400, "The request's body must be a JSON object.", code="malformedRequest")
+    return value
+
+
+def _bad(reason: str) -> InvalidInput:
+    return InvalidInput(f"Bad JSON format of request body: {reason}")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_depth(text: str) -> None:
+    """Python's own limit depends on its stack; this one does not."""
+    depth = 0
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+        if match[0] in "[{":
+            depth += 1
+            if depth > DEPTH:
+                raise _bad("Maximum stack depth exceeded")
+        elif match[0] in "]}":
+            depth -= 1
+
+
+@asynccontextmanager
+async def spool(body: Body, folder: Path, *, limit: int | None = None) -> AsyncIterator[Path]:
+    """A request's body in a new file below `folder`, removed on leaving.
+
+    Raises:
+        RequestEntityTooLarge: it has more than `limit` bytes.
+        OSError: the disk is full.
+    """
+    async with _temporary(folder) as path:
+        size = 0
+        stream = await trio.to_thread.run_sync(_create, path)
+        try:
+            async for part in body:
+                size += len(part)
+                if limit is not None and size > limit:
+                    raise RequestEntityTooLarge(f"The request's body is larger than {limit} bytes.")
+                await trio.to_thread.run_sync(stream.write, part)
+        finally:
+            stream.close()
+        yield path
+
+
+@asynccontextmanager
+async def _temporary(folder: Path) -> AsyncIterator[Path]:
+    """The name of a file below `folder` that is there for nobody else, and gone on leaving."""
+    path = folder / uuid4().hex
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+class TemporaryFile(ResponseBody):
+    """A file that is sent and then removed; it is removed also when nobody wants it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream = path.open("rb", buffering=0)
+        # the name can go at once: the open file stays until it has been sent
+        path.unlink()
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._stream.fileno()).st_size
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await trio.to_thread.run_sync(self._stream.read, CHUNK)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier server that was killed has left in its folder."""
+    for path in folder.glob("*"):
+        log.info("upload.forgotten", extra={"path": str(path), "bytes": path.stat().st_size})
+        path.unlink()

@@ -1,0 +1,353 @@
+"""Commands on what is configured: component, config, row, state, token."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vaka_server.cli import text
+from vaka_server.cli.client import Document, NewToken
+from vaka_server.cli.session import Absent, Session, Usage, command, say
+
+Component = Annotated[str, typer.Argument(help="Id of the component.")]
+Config = Annotated[str, typer.Argument(help="Id of the configuration.")]
+RowId = Annotated[str, typer.Argument(metavar="ROW", help="Id of the row.")]
+Content = Annotated[
+    str | None,
+    typer.Option("--configuration", help="File with the configuration in JSON; - is the input."),
+]
+Name = Annotated[str | None, typer.Option(help="Name.")]
+Description = Annotated[str | None, typer.Option(help="Description.")]
+Change = Annotated[str | None, typer.Option("--change", help="Why, for the list of versions.")]
+Disabled = Annotated[bool | None, typer.Option("--disabled/--enabled", help="Whether it runs.")]
+StateRow = Annotated[str | None, typer.Option("--row", help="Of this row.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    component = group(app, "component", "Components: images and how to run them.")
+    command(component, "add")(component_add)
+    command(component, "list")(component_list)
+    command(component, "show")(component_show)
+    config = group(app, "config", "Stored configurations of components.")
+    command(config, "create")(config_create)
+    command(config, "put")(config_put)
+    command(config, "get")(config_get)
+    command(config, "list")(config_list)
+    command(config, "versions")(config_versions)
+    row = group(app, "row", "Rows of configurations.")
+    command(row, "create")(row_create)
+    command(row, "put")(row_put)
+    command(row, "get")(row_get)
+    command(row, "list")(row_list)
+    state = group(app, "state", "What components keep between runs.")
+    command(state, "get")(state_get)
+    command(state, "set")(state_set)
+    token = group(app, "token", "Who may use the server.")
+    command(token, "create")(token_create)
+    command(token, "list")(token_list)
+    command(token, "revoke")(token_revoke)
+
+
+def group(app: typer.Typer, name: str, help_text: str) -> typer.Typer:
+    """A group of commands."""
+    made = typer.Typer(name=name, help=help_text, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(made)
+    return made
+
+
+# -- components ------------------------------------------------------------------------------------
+
+
+async def component_add(
+    session: Session,
+    file: Annotated[Path, typer.Argument(help="File with the definition in JSON; - is the input.")],
+) -> None:
+    """Register a component, or replace its definition."""
+    document = read_document(str(file))
+    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
+        raise Usage(f"{file}: a component is a JSON object with an `id`.")
+    async with session.client() as client:
+        stored = await client.put_component(document)
+    session.show(stored, lambda: f"Component {text.clean(stored['id'])} is registered.")
+
+
+async def component_list(session: Session) -> None:
+    """List the registered components."""
+    async with session.client() as client:
+        found = await client.components()
+    if session.json:
+        say(text.to_json(found))
+        return
+    rows = [{**each, "image": each["data"].get("definition", {}).get("uri")} for each in found]
+    session.show_table(rows, {"id": "ID", "type": "TYPE", "name": "NAME", "image": "IMAGE"})
+
+
+async def component_show(session: Session, component: Component) -> None:
+    """Show a component's definition."""
+    async with session.client() as client:
+        say(text.to_json(await client.component(component)))
+
+
+# -- configurations --------------------------------------------------------------------------------
+
+
+async def config_create(
+    session: Session,
+    component: Component,
+    id_: Annotated[str | None, typer.Option("--id", help="Id; one is made when not given.")] = None,
+    name: Name = None,
+    description: Description = None,
+    configuration: Content = None,
+    disabled: Disabled = None,
+    change: Change = None,
+) -> None:
+    """Store a configuration."""
+    body = _body(
+        configurationId=id_,
+        name=name or id_ or "Configuration",
+        description=description,
+        configuration=_content(configuration),
+        isDisabled=disabled,
+        changeDescription=change,
+    )
+    async with session.client() as client:
+        stored = await client.create_config(component, body)
+    session.show(stored, lambda: text.clean(stored["id"]))
+
+
+async def config_put(
+    session: Session,
+    component: Component,
+    config: Config,
+    name: Name = None,
+    description: Description = None,
+    configuration: Content = None,
+    disabled: Disabled = None,
+    change: Change = None,
+    expected_version: Annotated[
+        int | None, typer.Option(help="Refuse when the current version is another one.")
+    ] = None,
+) -> None:
+    """Change a configuration; what is not given stays."""
+    body = _body(
+        name=name,
+        description=description,
+        configuration=_content(configuration),
+        isDisabled=disabled,
+        changeDescription=change,
+        expectedVersion=expected_version,
+    )
+    async with session.client() as client:
+        stored = await client.update_config(component, config, body)
+    session.show(stored, lambda: f"Version {stored['version']}.")
+
+
+async def config_get(
+    session: Session,
+    component: Component,
+    config: Config,
+    version: Annotated[int | None, typer.Option(help="An older version.")] = None,
+) -> None:
+    """Print a configuration: its content, or with --json all of it."""
+    async with session.client() as client:
+        found = await client.config(component, config, version)
+    session.show(found, lambda: text.to_json(found["configuration"]))
+
+
+async def config_list(
+    session: Session,
+    component: Annotated[str | None, typer.Argument(help="Only of this component.")] = None,
+) -> None:
+    """List configurations."""
+    async with session.client() as client:
+        found = await client.configs(component)
+    columns = {
+        "componentId": "COMPONENT",
+        "id": "CONFIG",
+        "version": "VERSION",
+        "isDisabled": "DISABLED",
+        "name": "NAME",
+    }
+    session.show_table(found, columns)
+
+
+async def config_versions(session: Session, component: Component, config: Config) -> None:
+    """List the versions of a configuration, newest first."""
+    async with session.client() as client:
+        found = await client.config_versions(component, config)
+    columns = {"version": "VERSION", "created": "CREATED", "changeDescription": "CHANGE"}
+    session.show_table(found, columns)
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+async def row_create(
+    session: Session,
+    component: Component,
+    config: Config,
+    id_: Annotated[str | None, typer.Option("--id", help="Id; one is made when not given.")] = None,
+    name: Name = None,
+    description: Description = None,
+    configuration: Content = None,
+    disabled: Disabled = None,
+    change: Change = None,
+) -> None:
+    """Store a row."""
+    body = _body(
+        rowId=id_,
+        name=name,
+        description=description,
+        configuration=_content(configuration),
+        isDisabled=disabled,
+        changeDescription=change,
+    )
+    async with session.client() as client:
+        stored = await client.create_row(component, config, body)
+    session.show(stored, lambda: text.clean(stored["id"]))
+
+
+async def row_put(
+    session: Session,
+    component: Component,
+    config: Config,
+    row: RowId,
+    name: Name = None,
+    description: Description = None,
+    configuration: Content = None,
+    disabled: Disabled = None,
+    change: Change = None,
+) -> None:
+    """Change a row; what is not given stays."""
+    body = _body(
+        name=name,
+        description=description,
+        configuration=_content(configuration),
+        isDisabled=disabled,
+        changeDescription=change,
+    )
+    async with session.client() as client:
+        stored = await client.update_row(component, config, row, body)
+    session.show(stored, lambda: f"Version {stored['version']}.")
+
+
+async def row_get(session: Session, component: Component, config: Config, row: RowId) -> None:
+    """Print a row: its content, or with --json all of it."""
+    async with session.client() as client:
+        found = (await client.config(component, config))["rows"]
+    wanted = next((each for each in found if each["id"] == row), None)
+    if wanted is None:
+        raise Absent(f"Row {row} not found in configuration {config}.")
+    session.show(wanted, lambda: text.to_json(wanted["configuration"]))
+
+
+async def row_list(session: Session, component: Component, config: Config) -> None:
+    """List the rows of a configuration, in their order."""
+    async with session.client() as client:
+        found = (await client.config(component, config))["rows"]
+    columns = {"id": "ROW", "version": "VERSION", "isDisabled": "DISABLED", "name": "NAME"}
+    session.show_table(found, columns)
+
+
+# -- state -----------------------------------------------------------------------------------------
+
+
+async def state_get(
+    session: Session, component: Component, config: Config, row: StateRow = None
+) -> None:
+    """Print the stored state; with --json also its version."""
+    async with session.client() as client:
+        found = await client.state(component, config, row)
+    session.show(found, lambda: text.to_json(found["state"]))
+
+
+async def state_set(
+    session: Session,
+    component: Component,
+    config: Config,
+    file: Annotated[str, typer.Argument(help="File with the state in JSON; - is the input.")],
+    row: StateRow = None,
+    expected_version: Annotated[
+        int | None, typer.Option(help="Refuse when the stored version is another one.")
+    ] = None,
+) -> None:
+    """Replace the stored state."""
+    body = _body(state=read_document(file), expectedVersion=expected_version)
+    async with session.client() as client:
+        await client.put_state(component, config, row, body)
+        stored = await client.state(component, config, row)
+    session.show(stored, lambda: f"Version {stored['version']}.")
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+async def token_create(
+    session: Session,
+    description: Annotated[str, typer.Option(help="What it is for.")],
+    role: Annotated[str, typer.Option(help="admin, run or read.")] = "run",
+    expires_in: Annotated[int | None, typer.Option(min=1, help="Seconds until it ends.")] = None,
+    component: Annotated[
+        list[str] | None, typer.Option(help="Only for this component; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a token and print its secret, which is shown only now."""
+    if role not in {"admin", "run", "read"}:
+        raise Usage("--role is one of admin, run and read.")
+    wanted = NewToken(description, role, expires_in, tuple(component) if component else None)
+    async with session.client() as client:
+        made = await client.create_token(wanted)
+    session.show(made, lambda: str(made["token"]))
+
+
+async def token_list(session: Session) -> None:
+    """List tokens, without their secrets."""
+    async with session.client() as client:
+        found = await client.tokens()
+    columns = {
+        "id": "TOKEN",
+        "role": "ROLE",
+        "created": "CREATED",
+        "expires": "EXPIRES",
+        "description": "DESCRIPTION",
+    }
+    session.show_table(found, columns)
+
+
+async def token_revoke(
+    session: Session,
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Id of the token.")],
+) -> None:
+    """End a token, at once."""
+    async with session.client() as client:
+        await client.revoke_token(token_id)
+    session.show({"id": token_id}, lambda: f"Token {text.clean(token_id)} is revoked.")
+
+
+# -- input -----------------------------------------------------------------------------------------
+
+
+def read_document(path: str) -> Any:
+    """The JSON in a file, or in the standard input for `-`.
+
+    Raises:
+        Usage: it is not JSON.
+    """
+    content = sys.stdin.read() if path == "-" else Path(path).read_text()
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise Usage(f"{path}: this is not JSON: {error}.") from error
+
+
+def _content(path: str | None) -> Any:
+    return None if path is None else read_document(path)
+
+
+def _body(**members: Any) -> Document:
+    return {name: value for name, value in members.items() if value is not None}

@@ -1,0 +1,186 @@
+"""What the command line needs of an installation, whichever way it is reached.
+
+Answers are the documents of the API (`vaka_server.documents`) and errors those of `vaka.errors`, so that
+a command behaves alike on a server and on the embedded engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaka.models.event import Event
+
+Document = dict[str, Any]
+Progress = Callable[[int, int | None], None]
+"""Told how many bytes were moved, and of how many where that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is to run."""
+
+    component: str
+    body: Document
+    """The request's body (runner.md section 1.6.1)."""
+    tag: str | None = None
+    key: str | None = None
+    """A second try with the same key gets the first one's job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a CSV file goes into a table."""
+
+    table: str
+    path: Path
+    incremental: bool = False
+    primary_key: tuple[str, ...] | None = None
+    columns: tuple[str, ...] = ()
+    delimiter: str = ","
+    enclosure: str = '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Which rows and columns of a table."""
+
+    table: str
+    columns: tuple[str, ...] = ()
+    where_column: str | None = None
+    where_values: tuple[str, ...] = ()
+    where_operator: str = "eq"
+    changed_since: str | None = None
+    changed_until: str | None = None
+    limit: int | None = None
+    gzip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list."""
+
+    component: str | None = None
+    config: str | None = None
+    statuses: tuple[str, ...] = ()
+    since: str | None = None
+    limit: int = 20
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    description: str
+    role: str
+    expires_in: int | None = None
+    component_access: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    path: Path
+    name: str
+    tags: tuple[str, ...] = ()
+    is_permanent: bool = False
+
+
+class Client(ABC):
+    """An installation. Use it with `async with`."""
+
+    @property
+    @abstractmethod
+    def is_embedded(self) -> bool:
+        """Whether jobs run in this very process, and end with it."""
+
+    # jobs
+    @abstractmethod
+    async def run(self, wanted: Run) -> Document: ...
+    @abstractmethod
+    async def job(self, job_id: int) -> Document:
+        """A job with its stages and cause."""
+
+    @abstractmethod
+    async def jobs(self, wanted: JobFilter) -> list[Document]: ...
+    @abstractmethod
+    def events(
+        self, job_id: int, *, after: int = 0, follow: bool, kinds: tuple[str, ...] = ()
+    ) -> AsyncGenerator[Event, None]:
+        """What happened, all or only of these kinds.
+
+        With `follow`, until the job has ended, also over a server's restart.
+        """
+
+    @abstractmethod
+    async def cancel(self, job_id: int) -> None: ...
+
+    # catalog
+    @abstractmethod
+    async def components(self) -> list[Document]: ...
+    @abstractmethod
+    async def component(self, component: str) -> Document: ...
+    @abstractmethod
+    async def put_component(self, document: Mapping[str, Any]) -> Document: ...
+    @abstractmethod
+    async def configs(self, component: str | None) -> list[Document]:
+        """Configurations, each with the member `componentId`."""
+
+    @abstractmethod
+    async def config(self, component: str, config: str, version: int | None = None) -> Document: ...
+    @abstractmethod
+    async def config_versions(self, component: str, config: str) -> list[Document]: ...
+    @abstractmethod
+    async def create_config(self, component: str, body: Mapping[str, Any]) -> Document: ...
+    @abstractmethod
+    async def update_config(
+        self, component: str, config: str, body: Mapping[str, Any]
+    ) -> Document: ...
+    @abstractmethod
+    async def create_row(
+        self, component: str, config: str, body: Mapping[str, Any]
+    ) -> Document: ...
+    @abstractmethod
+    async def update_row(
+        self, component: str, config: str, row: str, body: Mapping[str, Any]
+    ) -> Document: ...
+    @abstractmethod
+    async def state(self, component: str, config: str, row: str | None) -> Document:
+        """`state` and `version`."""
+
+    @abstractmethod
+    async def put_state(
+        self, component: str, config: str, row: str | None, body: Mapping[str, Any]
+    ) -> None: ...
+    @abstractmethod
+    async def tokens(self) -> list[Document]: ...
+    @abstractmethod
+    async def create_token(self, wanted: NewToken) -> Document: ...
+    @abstractmethod
+    async def revoke_token(self, token_id: str) -> None: ...
+
+    # storage
+    @abstractmethod
+    async def buckets(self) -> list[Document]: ...
+    @abstractmethod
+    async def create_bucket(self, stage: str, name: str, description: str) -> Document: ...
+    @abstractmethod
+    async def tables(self, bucket: str | None) -> list[Document]: ...
+    @abstractmethod
+    async def load(self, wanted: Load, progress: Progress) -> Document: ...
+    @abstractmethod
+    async def export(self, wanted: Select, target: Path, progress: Progress) -> int:
+        """Write the rows to the new file `target`; return how many there are."""
+
+    @abstractmethod
+    async def preview(self, wanted: Select) -> Document:
+        """`columns` and `rows`, as storage-api.md section 7.7 has them."""
+
+    @abstractmethod
+    async def files(self, tags: tuple[str, ...], query: str, limit: int) -> list[Document]: ...
+    @abstractmethod
+    async def upload(self, wanted: Upload, progress: Progress) -> Document: ...
+    @abstractmethod
+    async def download(self, file_id: int, target: Path, progress: Progress) -> Document: ...

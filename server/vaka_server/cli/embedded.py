@@ -1,0 +1,398 @@
+"""An installation in this very process: the engine on a home, without any server."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from vaka import Engine
+from vaka.errors import InvalidInput, NotFound
+from vaka.models.catalog import Configuration, Project
+from vaka.models.event import Event
+from vaka.models.job import JobQuery, JobRecord, Mode, Status
+from vaka.models.moment import parse_moment
+from vaka.models.storage import (
+    ExportOptions,
+    FileQuery,
+    FileUpload,
+    Filter,
+    StorageScope,
+    TableLoad,
+)
+from vaka_server import documents, home
+from vaka_server.cli.client import (
+    Client,
+    Document,
+    JobFilter,
+    Load,
+    NewToken,
+    Progress,
+    Run,
+    Select,
+    Upload,
+)
+from vaka_server.requests import (
+    OPERATORS,
+    changes_of,
+    expected_version,
+    flag,
+    job_spec,
+    stored_object,
+    token_role,
+)
+from vaka_server.settings import Settings
+
+DESCRIPTION = "vaka (this machine)"
+"""How what was done without a token is signed."""
+BASE = "http://127.0.0.1:8080"
+"""Stands in addresses of documents, where a server would say its own."""
+
+
+class EmbeddedClient(Client):
+    """The engine on the home of `settings`; with `works` it runs the jobs that wait there."""
+
+    def __init__(
+        self, settings: Settings, *, works: bool, plugins: tuple[object, ...] = ()
+    ) -> None:
+        # jobs of others whose containers run are left to the next engine
+        update: dict[str, Any] = {"worker": works, "shutdown": "adopt"}
+        self._config = settings.engine.model_copy(update=update)
+        self._base = settings.public_url or BASE
+        self._plugins = plugins
+        self._engine: Engine
+        self._project: Project
+        self._stack = AsyncExitStack()
+
+    @property
+    def is_embedded(self) -> bool:
+        return True
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(home.hold(self._config.home, create=False))
+            self._engine = await stack.enter_async_context(
+                Engine(self._config, plugins=self._plugins)
+            )
+            projects = await self._engine.catalog.projects()
+            if not projects:
+                raise NotFound(
+                    f"The home {self._config.home} has no project; run `vaka init`.",
+                    kind="home",
+                    id=str(self._config.home),
+                )
+            self._project = projects[0]
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+
+    @property
+    def _scope(self) -> StorageScope:
+        return StorageScope(project=self._project.id, token_description=DESCRIPTION)
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    async def run(self, wanted: Run) -> Document:
+        try:
+            await self._engine.catalog.component(wanted.component)
+        except NotFound as error:
+            raise InvalidInput(f"Component '{wanted.component}' not found.") from error
+        spec = job_spec(wanted.body, wanted.component, Mode.RUN, wanted.tag)
+        job = await self._engine.submit(
+            spec.model_copy(
+                update={
+                    "project": self._project.id,
+                    "token_description": DESCRIPTION,
+                    "idempotency_key": wanted.key,
+                }
+            )
+        )
+        return self._job(job.record)
+
+    async def job(self, job_id: int) -> Document:
+        found = await self._engine.job(job_id, project=self._project.id)
+        return self._job(await found.refresh())
+
+    async def jobs(self, wanted: JobFilter) -> list[Document]:
+        try:
+            statuses = tuple(Status(word) for word in wanted.statuses)
+        except ValueError as error:
+            raise InvalidInput(f"{error}; use one of {', '.join(Status)}.") from error
+        query = JobQuery(
+            project=self._project.id,
+            component=wanted.component,
+            config=wanted.config,
+            statuses=statuses,
+            created_since=_moment("since", wanted.since),
+            limit=wanted.limit,
+            offset=wanted.offset,
+        )
+        return [
+            documents.job(each, self._project, self._base)
+            for each in await self._engine.jobs(query)
+        ]
+
+    async def events(
+        self, job_id: int, *, after: int = 0, follow: bool, kinds: tuple[str, ...] = ()
+    ) -> AsyncGenerator[Event, None]:
+        job = await self._engine.job(job_id, project=self._project.id)
+        async for event in job.events(after=after, follow=follow):
+            if not kinds or event.kind in kinds:
+                yield event
+
+    async def cancel(self, job_id: int) -> None:
+        job = await self._engine.job(job_id, project=self._project.id)
+        await job.cancel({"id": None, "description": DESCRIPTION})
+
+    def _job(self, record: JobRecord) -> Document:
+        return documents.job(record, self._project, self._base, include=("stages",))
+
+    # -- catalog -------------------------------------------------------------------------------
+
+    async def components(self) -> list[Document]:
+        found = await self._engine.catalog.components()
+        return [documents.component(each, self._base) for each in found]
+
+    async def component(self, component: str) -> Document:
+        return documents.component(await self._engine.catalog.component(component), self._base)
+
+    async def put_component(self, document: Mapping[str, Any]) -> Document:
+        return documents.component(await self._engine.catalog.put_component(document), self._base)
+
+    async def configs(self, component: str | None) -> list[Document]:
+        if component is not None:
+            await self._engine.catalog.component(component)
+        found = await self._engine.catalog.configurations(self._project.id, component)
+        return [{"componentId": each.component_id, **await self._config_of(each)} for each in found]
+
+    async def config(self, component: str, config: str, version: int | None = None) -> Document:
+        if version is not None:
+            for each in await self._engine.catalog.configuration_versions(
+                self._project.id, component, config
+            ):
+                if each.version == version:
+                    return documents.version(each, details=True)
+            raise NotFound(f"Version {version} not found", kind="version", id=str(version))
+        return await self._config_of(
+            await self._engine.catalog.configuration(self._project.id, component, config)
+        )
+
+    async def config_versions(self, component: str, config: str) -> list[Document]:
+        found = await self._engine.catalog.configuration_versions(
+            self._project.id, component, config
+        )
+        return [documents.version(each) for each in found]
+
+    async def create_config(self, component: str, body: Mapping[str, Any]) -> Document:
+        await self._engine.catalog.component(component)
+        created = await self._engine.catalog.create_configuration(
+            self._project.id,
+            component,
+            str(body["name"]),
+            config_id=body.get("configurationId"),
+            description=str(body.get("description") or ""),
+            configuration=stored_object(body, "configuration"),
+            is_disabled=flag(body, "isDisabled"),
+            change_description=str(body.get("changeDescription") or "Configuration created"),
+        )
+        return await self._config_of(created)
+
+    async def update_config(self, component: str, config: str, body: Mapping[str, Any]) -> Document:
+        updated = await self._engine.catalog.update_configuration(
+            self._project.id,
+            component,
+            config,
+            changes_of(body),
+            change_description=str(body.get("changeDescription") or "Configuration updated"),
+            expected_version=expected_version(body),
+        )
+        return await self._config_of(updated)
+
+    async def create_row(self, component: str, config: str, body: Mapping[str, Any]) -> Document:
+        created = await self._engine.catalog.create_row(
+            self._project.id,
+            component,
+            config,
+            row_id=body.get("rowId"),
+            name=str(body.get("name") or ""),
+            description=str(body.get("description") or ""),
+            configuration=stored_object(body, "configuration"),
+            is_disabled=flag(body, "isDisabled"),
+            change_description=str(body.get("changeDescription") or ""),
+        )
+        return documents.row(created)
+
+    async def update_row(
+        self, component: str, config: str, row: str, body: Mapping[str, Any]
+    ) -> Document:
+        updated = await self._engine.catalog.update_row(
+            self._project.id,
+            component,
+            config,
+            row,
+            changes_of(body),
+            change_description=str(body.get("changeDescription") or ""),
+        )
+        return documents.row(updated)
+
+    async def state(self, component: str, config: str, row: str | None) -> Document:
+        found = await self._engine.catalog.state(self._project.id, component, config, row)
+        return {"state": {} if found.value is None else found.value, "version": found.version}
+
+    async def put_state(
+        self, component: str, config: str, row: str | None, body: Mapping[str, Any]
+    ) -> None:
+        await self._engine.catalog.put_state(
+            self._project.id,
+            component,
+            config,
+            row,
+            stored_object(body, "state"),
+            expected_version=expected_version(body),
+        )
+
+    async def tokens(self) -> list[Document]:
+        found = await self._engine.catalog.tokens(self._project.id)
+        return [documents.token(each, self._base, owner=False) for each in found]
+
+    async def create_token(self, wanted: NewToken) -> Document:
+        expires = None
+        if wanted.expires_in is not None:
+            expires = datetime.now(UTC) + timedelta(seconds=wanted.expires_in)
+        token, secret = await self._engine.catalog.create_token(
+            self._project.id,
+            wanted.description,
+            token_role(wanted.role),
+            expires=expires,
+            component_access=wanted.component_access,
+        )
+        return documents.token(token, self._base, secret=secret)
+
+    async def revoke_token(self, token_id: str) -> None:
+        await self._engine.catalog.revoke_token(self._project.id, token_id)
+
+    async def _config_of(self, found: Configuration) -> Document:
+        catalog = self._engine.catalog
+        own = await catalog.state(self._project.id, found.component_id, found.id)
+        return documents.configuration(found, state=own)
+
+    # -- storage -------------------------------------------------------------------------------
+
+    async def buckets(self) -> list[Document]:
+        backend = self._engine.storage
+        return [
+            documents.bucket(each, self._base, backend=backend.backend_name)
+            for each in await backend.tables.list_buckets(self._scope)
+        ]
+
+    async def create_bucket(self, stage: str, name: str, description: str) -> Document:
+        backend = self._engine.storage
+        created = await backend.tables.create_bucket(
+            self._scope, stage, name, description=description
+        )
+        return documents.bucket(created, self._base, backend=backend.backend_name, tables=())
+
+    async def tables(self, bucket: str | None) -> list[Document]:
+        backend = self._engine.storage
+        return [
+            documents.table(each, self._base, backend=backend.backend_name)
+            for each in await backend.tables.list_tables(self._scope, bucket)
+        ]
+
+    async def load(self, wanted: Load, progress: Progress) -> Document:  # noqa: ARG002 - one call
+        async with self._regular(wanted.path) as path:
+            load = TableLoad(
+                table_id=wanted.table,
+                paths=(path,),
+                columns=wanted.columns,
+                primary_key=wanted.primary_key,
+                incremental=wanted.incremental,
+                delimiter=wanted.delimiter,
+                enclosure=wanted.enclosure,
+            )
+            results = await self._engine.storage.tables.load(self._scope, [load])
+        return documents.load_result(results[0])
+
+    async def export(self, wanted: Select, target: Path, progress: Progress) -> int:  # noqa: ARG002
+        result = await self._engine.storage.tables.export(
+            self._scope, wanted.table, _options(wanted), target
+        )
+        return result.rows
+
+    async def preview(self, wanted: Select) -> Document:
+        columns, rows = await self._engine.storage.tables.preview(
+            self._scope, wanted.table, _options(wanted)
+        )
+        return documents.preview(columns, rows)
+
+    async def files(self, tags: tuple[str, ...], query: str, limit: int) -> list[Document]:
+        found = await self._engine.storage.files.list_files(
+            self._scope, FileQuery(tags=tags, query=query, limit=limit)
+        )
+        return [documents.file(each, self._base) for each in found]
+
+    async def upload(self, wanted: Upload, progress: Progress) -> Document:  # noqa: ARG002
+        upload = FileUpload(name=wanted.name, tags=wanted.tags, is_permanent=wanted.is_permanent)
+        async with self._regular(wanted.path) as path:
+            stored = await self._engine.storage.files.upload(self._scope, upload, path)
+        return documents.file(stored, self._base)
+
+    async def download(self, file_id: int, target: Path, progress: Progress) -> Document:  # noqa: ARG002
+        found = await self._engine.storage.files.download(self._scope, file_id, target)
+        return documents.file(found, self._base)
+
+    @asynccontextmanager
+    async def _regular(self, path: Path) -> AsyncIterator[Path]:
+        """A file that can be read from its start more than once: `path`, or a copy of a pipe."""
+        if await trio.Path(path).is_file():
+            yield path
+            return
+        with tempfile.TemporaryDirectory(dir=self._config.home) as folder:
+            copy = Path(folder) / "input"
+            await trio.to_thread.run_sync(_copy, path, copy)
+            yield copy
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _options(wanted: Select) -> ExportOptions:
+    options = ExportOptions(
+        columns=wanted.columns,
+        changed_since=_moment("changed-since", wanted.changed_since),
+        changed_until=_moment("changed-until", wanted.changed_until),
+        limit=wanted.limit,
+        gzip=wanted.gzip,
+    )
+    if wanted.where_column is None:
+        return options
+    operator: Any = OPERATORS[wanted.where_operator]
+    return replace(options, filters=(Filter(wanted.where_column, wanted.where_values, operator),))
+
+
+def _moment(name: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise InvalidInput(
+            f"--{name} must be a time such as '-1 day' or '2024-01-31T12:00:00Z'."
+        ) from error

@@ -1,0 +1,105 @@
+"""Commands on the installation: init, serve, doctor."""
+
+from __future__ import annotations
+
+import os
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from vaka_server.cli import text
+from vaka_server.cli.session import Exit, Session, command, remark, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    command(app, "init")(init)
+    command(app, "serve")(serve)
+    command(app, "doctor")(doctor)
+
+
+async def init(session: Session) -> None:
+    """Make a home and print its admin token, which is shown only now."""
+    from vaka import Engine  # noqa: PLC0415 - commands load only what they use
+    from vaka_server import home, logs, settings  # noqa: PLC0415
+    from vaka_server.bootstrap import first_token  # noqa: PLC0415
+
+    logs.configure("WARNING", "text")
+    wanted = settings.load(home=session.home)
+    config = wanted.engine.model_copy(update={"worker": False})
+    with home.hold(config.home, create=True):
+        async with Engine(config) as engine:
+            secret = await first_token(engine.catalog)
+    path = str(config.home.absolute())
+    if secret is None:
+        session.show({"home": path, "token": None}, lambda: f"{path} is a home already.")
+        return
+    session.show(
+        {"home": path, "token": secret},
+        lambda: (
+            f"{path} is a new home. Its admin token, shown only now, is for use over HTTP:\n{secret}"
+        ),
+    )
+
+
+async def serve(
+    session: Session,
+    host: Annotated[
+        str | None, typer.Option(envvar="VAKA_ADDRESS", help="Address to listen on.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(envvar="VAKA_PORT", help="Port to listen on; 0: any.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(envvar="VAKA_LOG_FORMAT", help="json or text.")
+    ] = None,
+) -> None:
+    """Serve the HTTP API until a signal comes; running jobs go on without it unless told otherwise.
+
+    The first SIGTERM or Ctrl-C stops accepting requests and ends in good order, a second one at once.
+    """
+    from vaka_server import logs, settings  # noqa: PLC0415
+    from vaka_server import serve as server  # noqa: PLC0415
+
+    # what is bad for the log must not keep the server from saying what is bad
+    wanted = settings.load(home=session.home, address=host, port=port, log_format=log_format)
+    logs.configure(wanted.log_level, wanted.log_format)
+    for name, meant in settings.unknown_variables().items():
+        server.log.warning("setting.unknown", extra={"variable": name, "meant": meant})
+
+    def ready(answer: server.Ready) -> None:
+        document = {"url": answer.url, "pid": os.getpid(), "token": answer.secret}
+        if session.json:
+            say(text.to_json(document))
+            return
+        say(f"Vaka answers at {answer.url}")
+        if answer.secret is not None:
+            say(f"Admin token, shown only now: {answer.secret}")
+
+    await server.serve(wanted, ready=ready)
+
+
+async def doctor(session: Session) -> Exit:
+    """Check whether this machine, or the server named by --url, can run jobs; say what to do."""
+    from vaka_server import settings  # noqa: PLC0415
+    from vaka_server.cli import doctor as checks  # noqa: PLC0415
+
+    if session.url:
+        examination = checks.examine_server(session.url, session.token)
+    else:
+        examination = checks.examine(settings.load(home=session.home))
+    found: list[checks.Check] = []
+    async with aclosing(examination) as stream:
+        async for check in stream:
+            found.append(check)
+            if not session.json:
+                say(f"{check.state:8} {check.name:12} {text.clean(check.detail)}")
+                if check.state != "ok" and check.advice:
+                    say(f"{'':22}→ {check.advice}")
+    if session.json:
+        say(text.to_json([check.document() for check in found]))
+    failed = [check for check in found if check.state == "failed"]
+    if failed and not session.json:
+        remark(f"{len(failed)} of {len(found)} checks failed.")
+    return Exit.APPLICATION if failed else Exit.OK

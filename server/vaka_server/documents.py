@@ -1,0 +1,542 @@
+"""What the engine knows, as the JSON documents of the API. The command line shows the same ones.
+
+Shapes: runner.md section 2.1 for jobs, storage-api.md sections 3, 4, 6, 7 and 10 for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from vaka.models.catalog import (
+    Component,
+    Configuration,
+    ConfigurationRow,
+    ConfigurationVersion,
+    Project,
+    Role,
+    State,
+    Token,
+)
+from vaka.models.job import JobRecord, StageRecord
+from vaka.models.storage import BucketDetail, FileDetail, LoadResult, MetadataEntry, TableDetail
+
+Document = dict[str, Any]
+
+SERVICE = "docker"
+"""What every job has as its `component`: the service, not the component that runs."""
+
+_PHP = str.maketrans(
+    {"<": "\\u003C", ">": "\\u003E", "'": "\\u0027", "&": "\\u0026", "/": "\\/"}
+)  # none of them is part of JSON outside of a string
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def php_json(value: Any) -> bytes:
+    """JSON as the runner's responses have it: ASCII, with HTML's special characters escaped."""
+    text = json.dumps(value, separators=(",", ":")).translate(_PHP)
+    if '\\"' in text:
+        text = _ESCAPE.sub(lambda match: "\\u0022" if match[1] == '"' else match[0], text)
+    return text.encode()
+
+
+def plain_json(value: Any) -> bytes:
+    """JSON as Storage's responses have it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def job(record: JobRecord, project: Project, base: str, *, include: Iterable[str] = ()) -> Document:
+    """The job resource. `include` adds `metrics`, and of our own `stages`, `cause` and `progress`."""
+    by = record.terminated_by or {}
+    document: Document = {
+        "id": record.id,
+        "runId": record.run_id,
+        "lockName": record.lock_name,
+        "project": {"id": number(project.id), "name": project.name},
+        "token": {"id": record.token_id, "description": record.token_description},
+        "component": SERVICE,
+        "command": "run",
+        "params": params(record),
+        "result": dict(record.result),
+        "status": record.status.value,
+        "process": {"host": record.host, "pid": record.pid},
+        "createdTime": moment(record.created),
+        "startTime": moment(record.started),
+        "endTime": moment(record.ended),
+        "durationSeconds": record.duration_seconds,
+        "waitSeconds": record.wait_seconds,
+        "nestingLevel": record.nesting_level,
+        "error": record.error,
+        "errorNote": record.error_note,
+        "terminatedBy": {"id": by.get("id"), "description": by.get("description")},
+        "encrypted": None,
+        "usage": [dict(usage) for usage in record.usage],
+        "isFinished": record.status.is_finished,
+        "url": job_url(base, record.id),
+    }
+    if "metrics" in include:
+        document["metrics"] = metrics(record)
+    if "stages" in include:
+        document["stages"] = [stage(each) for each in record.stages]
+        document["cause"] = (
+            None
+            if record.cause is None
+            else {"kind": record.cause.kind.value, "evidence": dict(record.cause.evidence)}
+        )
+        document["progress"] = {
+            "attempt": record.attempt,
+            "phase": None if record.phase is None else record.phase.value,
+            "definition": record.definition,
+        }
+    return document
+
+
+def job_url(base: str, job_id: int) -> str:
+    """Where a job is; `base` is the server's, without a trailing slash."""
+    return f"{base}/queue/job/{job_id}"
+
+
+def params(record: JobRecord) -> Document:
+    """What the job was asked for, less what was not given."""
+    spec = record.spec
+    given: Document = {}
+    for name, member in (
+        ("config", "config"),
+        ("row", "row"),
+        ("configData", "config_data"),
+        ("tag", "tag"),
+        ("variableValuesId", "variable_values_id"),
+        ("variableValuesData", "variable_values_data"),
+    ):
+        value = spec.get(member)
+        if value is not None:
+            given[name] = value
+    given["component"] = record.component
+    given["mode"] = record.mode.value
+    return given
+
+
+def metrics(record: JobRecord) -> Document:
+    """Bytes that the job moved."""
+    known = record.metrics
+    return {
+        "network": {"inBytes": 0, "outBytes": 0, **known.get("network", {})},
+        "storage": {"inBytes": 0, "outBytes": 0, **known.get("storage", {})},
+        "backend": known.get("backend"),
+    }
+
+
+def stage(record: StageRecord) -> Document:
+    """One container of a job."""
+    seconds = None
+    if record.started_at is not None and record.finished_at is not None:
+        seconds = (record.finished_at - record.started_at).total_seconds()
+    return {
+        "attempt": record.attempt,
+        "definition": record.definition,
+        "stage": record.stage,
+        "kind": record.kind,
+        "component": record.component,
+        "container": record.container,
+        "image": record.image,
+        "imageId": record.image_id,
+        "digests": list(record.digests),
+        "status": record.status.value,
+        "plannedTime": moment(record.planned_at),
+        "startTime": moment(record.started_at),
+        "endTime": moment(record.finished_at),
+        "seconds": seconds,
+        "exitCode": record.exit_code,
+        "outOfMemory": record.oom_killed,
+        "memoryPeakBytes": record.memory_peak_bytes,
+        "stdoutBytes": record.stdout_bytes,
+        "stderrBytes": record.stderr_bytes,
+    }
+
+
+# -- catalog ---------------------------------------------------------------------------------------
+
+
+def token(value: Token, base: str, *, secret: str | None = None, owner: bool = True) -> Document:
+    """A token; `secret` is shown to the one who sent it or has just made it."""
+    master = value.role is Role.ADMIN and value.component_access is None
+    document: Document = {
+        "id": value.id,
+        "created": storage_moment(value.created),
+        "refreshed": storage_moment(value.created),
+        "description": value.description,
+        "uri": f"{base}/v2/storage/tokens/{value.id}",
+        "role": value.role.value,
+        "isMasterToken": master,
+        "canManageBuckets": value.may_write,
+        "canManageTokens": value.may_write,
+        "canReadAllFileUploads": True,
+        "canPurgeTrash": value.may_write,
+        "canManageProtectedDefaultBranch": False,
+        "canCreateJobs": value.may_run,
+        "expires": storage_moment(value.expires),
+        "isExpired": value.expires is not None and value.expires <= datetime.now(UTC),
+        "isDisabled": False,
+        "dailyCapacity": 0,
+        "bucketPermissions": dict(value.bucket_permissions or {}),
+    }
+    if secret is not None:
+        document["token"] = secret
+    if value.component_access is not None:
+        document["componentAccess"] = list(value.component_access)
+    if owner:
+        document["organization"] = {"id": "1"}
+        document["owner"] = project(value.project)
+        if master:
+            document["admin"] = {
+                "id": number(value.id),
+                "name": value.description,
+                "role": "admin",
+                "features": [],
+                "isOrganizationMember": True,
+            }
+    return document
+
+
+def project(value: Project) -> Document:
+    """A project, as the owner of a token."""
+    return {
+        "id": number(value.id),
+        "name": value.name,
+        "type": "production",
+        "region": "local",
+        "created": storage_moment(value.created),
+        "expires": None,
+        "features": list(value.features),
+        "dataSizeBytes": 0,
+        "rowsCount": 0,
+        "hasMysql": False,
+        "hasRedshift": False,
+        "hasSynapse": False,
+        "hasSnowflake": True,
+        "hasExasol": False,
+        "hasTeradata": False,
+        "hasBigquery": False,
+        "defaultBackend": "snowflake",
+        "assignedBackends": ["snowflake"],
+        "hasTryModeOn": "0",
+        "limits": {
+            name: {"name": name, "value": limit} for name, limit in sorted(value.limits.items())
+        },
+        "metrics": {},
+        "isDisabled": False,
+        "dataRetentionTimeInDays": 7,
+        "billedMonthlyPrice": None,
+        "fileStorageProvider": "local",
+    }
+
+
+def component(value: Component, base: str) -> Document:
+    """A registered component; what its document has beyond the known members comes last."""
+    document: Document = {
+        "id": value.id,
+        "type": value.type,
+        "name": value.name,
+        "description": value.description,
+        "longDescription": None,
+        "version": 1,
+        "hasUI": False,
+        "hasRun": False,
+        "ico32": "",
+        "ico64": "",
+        "ico128": "",
+        "data": value.data,
+        "flags": [],
+        "categories": [],
+        "features": list(value.features),
+        "configurationSchema": {},
+        "configurationRowSchema": {},
+        "emptyConfiguration": {},
+        "emptyConfigurationRow": {},
+        "uiOptions": {},
+        "configurationDescription": None,
+        "documentationUrl": None,
+        "dataTypesConfiguration": {},
+        "processorConfiguration": {},
+        "expiredOn": None,
+    }
+    document |= {
+        name: extra
+        for name, extra in value.extra.items()
+        if name not in {"id", "type", "name", "data", "features", "uri"}
+    }
+    document["uri"] = f"{base}/docker/{value.id}"
+    return document
+
+
+def component_summary(document: Document) -> Document:
+    """A component without its details (storage-api.md section 2.1)."""
+    names = ("id", "name", "type", "ico64", "ico128", "features", "flags", "description")
+    return {name: document[name] for name in (*names, "categories")}
+
+
+def configuration(
+    value: Configuration,
+    *,
+    state: State | None = None,
+    row_states: Mapping[str, State] | None = None,
+    details: bool = True,
+) -> Document:
+    """A configuration; without `details` the bare list form."""
+    document: Document = {
+        "id": value.id,
+        "name": value.name,
+        "description": value.description,
+        "created": storage_moment(value.created),
+        "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+        "version": value.version,
+        "changeDescription": value.change_description,
+        "isDisabled": value.is_disabled,
+        "isDeleted": False,
+        "currentVersion": {
+            "created": storage_moment(value.updated or value.created),
+            "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+            "changeDescription": value.change_description,
+            "versionIdentifier": f"{value.component_id}-{value.id}-{value.version}",
+        },
+    }
+    if details:
+        document["configuration"] = _object(value.configuration)
+        document["rowsSortOrder"] = [each.id for each in value.rows]
+        document["rows"] = [
+            row(each, (row_states or {}).get(each.id), value) for each in value.rows
+        ]
+        document["state"] = _object(state.value if state else None)
+    return document
+
+
+def row(
+    value: ConfigurationRow, state: State | None = None, owner: Configuration | None = None
+) -> Document:
+    """A configuration row."""
+    prefix = f"{owner.component_id}-{owner.id}-" if owner else ""
+    return {
+        "id": value.id,
+        "name": value.name,
+        "description": value.description,
+        "configuration": _object(value.configuration),
+        "isDisabled": value.is_disabled,
+        "version": value.version,
+        "created": storage_moment(value.created),
+        "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+        "changeDescription": value.change_description,
+        "state": _object(state.value if state else None),
+        "versionIdentifier": f"{prefix}{value.id}-{value.version}",
+    }
+
+
+def version(value: ConfigurationVersion, *, details: bool = False) -> Document:
+    """One version of a configuration."""
+    document: Document = {
+        "version": value.version,
+        "created": storage_moment(value.created),
+        "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+        "changeDescription": value.change_description,
+        "isDeleted": False,
+        "name": value.name,
+        "description": value.description,
+        "isDisabled": value.is_disabled,
+    }
+    if details:
+        document["configuration"] = _object(value.configuration)
+        document["rowsSortOrder"] = [each.id for each in value.rows]
+        document["rows"] = [row(each) for each in value.rows]
+    return document
+
+
+# -- storage ---------------------------------------------------------------------------------------
+
+
+def bucket(
+    value: BucketDetail,
+    base: str,
+    *,
+    backend: str,
+    tables: Sequence[TableDetail] | None = None,
+) -> Document:
+    """A bucket; with `tables` its detail, without the list form, where `tables` is an address."""
+    uri = f"{base}/v2/storage/buckets/{value.id}"
+    known = tables or ()
+    return {
+        "uri": uri,
+        "id": value.id,
+        "name": value.name,
+        "displayName": value.display_name or value.name.removeprefix("c-"),
+        "stage": value.stage,
+        "description": value.description,
+        "tables": (
+            f"{uri}/tables"
+            if tables is None
+            else [table(each, base, backend=backend) for each in tables]
+        ),
+        "created": storage_moment(value.created),
+        "updated": storage_moment(value.last_change_date or value.created),
+        "lastChangeDate": storage_moment(value.last_change_date),
+        "isReadOnly": False,
+        "dataSizeBytes": sum(each.data_size_bytes or 0 for each in known),
+        "rowsCount": sum(each.rows_count or 0 for each in known),
+        "tablesCount": len(known),
+        "isMaintenance": False,
+        "backend": backend,
+        "sharing": None,
+        "hasExternalSchema": False,
+        "databaseName": None,
+        "path": value.id,
+        "backendPath": [value.id],
+        "color": None,
+        "owner": None,
+        "isLinkedBucket": False,
+        "linkedBy": [],
+        "bucketSharingAllowed": False,
+        "attributes": [],
+        "metadata": _metadata(value.metadata),
+    }
+
+
+def table(
+    value: TableDetail, base: str, *, backend: str, bucket_of: BucketDetail | None = None
+) -> Document:
+    """A table; with `bucket_of` its detail."""
+    document: Document = {
+        "uri": f"{base}/v2/storage/tables/{value.id}",
+        "id": value.id,
+        "name": value.name,
+        "displayName": value.display_name or value.name,
+        "transactional": False,
+        "primaryKey": list(value.primary_key),
+        "indexType": None,
+        "indexKey": [],
+        "distributionType": None,
+        "distributionKey": [],
+        "syntheticPrimaryKeyEnabled": False,
+        "indexedColumns": list(value.primary_key),
+        "created": storage_moment(value.created),
+        "lastImportDate": storage_moment(value.last_import_date),
+        "lastChangeDate": storage_moment(value.last_change_date),
+        "rowsCount": value.rows_count,
+        "dataSizeBytes": value.data_size_bytes,
+        "isAlias": value.is_alias,
+        "isAliasable": True,
+        "isTyped": value.is_typed,
+        "timestampType": "MANAGED",
+        "tableType": "table",
+        "path": value.id,
+        "attributes": [],
+        "columns": list(value.columns),
+        "metadata": _metadata(value.metadata),
+        "columnMetadata": {
+            column: _metadata(entries) for column, entries in value.column_metadata.items()
+        },
+    }
+    if bucket_of is not None:
+        document["bucket"] = bucket(bucket_of, base, backend=backend)
+        document["bucket"].pop("tables")
+    return document
+
+
+def preview(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Document:
+    """Some rows of a table."""
+    cut = 16_384
+    return {
+        "columns": list(columns),
+        "rows": [
+            [
+                {
+                    "columnName": column,
+                    "value": None if value is None else value[:cut],
+                    "isTruncated": value is not None and len(value) > cut,
+                }
+                for column, value in zip(columns, values, strict=True)
+            ]
+            for values in rows
+        ],
+    }
+
+
+def load_result(value: LoadResult) -> Document:
+    """What a load has done."""
+    return {
+        "tableId": value.table_id,
+        "importedRowsCount": value.imported_rows,
+        "totalRowsCount": value.total_rows,
+        "created": value.created,
+        "repeated": value.repeated,
+        "newColumns": list(value.new_columns),
+        "warnings": list(value.warnings),
+    }
+
+
+def file(value: FileDetail, base: str) -> Document:
+    """A file; `url` needs the token that asks for it."""
+    return {
+        "id": value.id,
+        "created": storage_moment(value.created),
+        "isPublic": value.is_public,
+        "isSliced": value.is_sliced,
+        "isEncrypted": value.is_encrypted,
+        "name": value.name,
+        "fileType": None,
+        "url": f"{base}/vaka/files/{value.id}",
+        "provider": "local",
+        "region": "local",
+        "sizeBytes": value.size_bytes,
+        "tags": list(value.tags),
+        "maxAgeDays": value.max_age_days,
+        "runId": value.run_id,
+        "runIds": [] if value.run_id is None else [value.run_id],
+        "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+    }
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def moment(value: datetime | None) -> str | None:
+    """A time as the queue writes it: `2024-03-01T10:20:30+00:00`."""
+    return None if value is None else value.isoformat(timespec="seconds")
+
+
+def storage_moment(value: datetime | None) -> str | None:
+    """A time as Storage writes it: `2024-03-01T10:20:30+0000`."""
+    return None if value is None else value.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def number(text: str) -> int | str:
+    """An id as an integer, where it is one."""
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _creator(token_id: str | None, description: str | None) -> Document | None:
+    if token_id is None:
+        return None
+    return {"id": number(token_id), "description": description or ""}
+
+
+def _metadata(entries: Iterable[MetadataEntry]) -> list[Document]:
+    return [
+        {
+            "id": entry.id,
+            "key": entry.key,
+            "value": entry.value,
+            "provider": entry.provider,
+            "timestamp": storage_moment(entry.timestamp),
+        }
+        for entry in entries
+    ]
+
+
+def _object(value: Any) -> Any:
+    return {} if value is None else value

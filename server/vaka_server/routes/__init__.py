@@ -1,0 +1,19 @@
+"""The route table: one module per resource. A handler parses, calls the engine, renders."""
+
+from vaka_server.route import Route
+from vaka_server.routes import components, docker, files, queue, service, tables, tokens
+
+__all__ = ["all_routes"]
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Every route of the server itself."""
+    return (
+        *service.ROUTES,
+        *docker.ROUTES,
+        *queue.ROUTES,
+        *tokens.ROUTES,
+        *components.ROUTES,
+        *tables.ROUTES,
+        *files.ROUTES,
+    )

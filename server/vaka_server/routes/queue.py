@@ -1,0 +1,324 @@
+"""The job queue: one job, many, kill, note, and what happened (runner.md section 1.11)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+import trio
+from quart.wrappers.response import ResponseBody
+
+from vaka import Job
+from vaka.errors import Conflict, InvalidInput, NotFound
+from vaka.models.event import Event
+from vaka.models.job import JobQuery, Status
+from vaka_server import documents
+from vaka_server.access import Access, check_component
+from vaka_server.body import parse_json
+from vaka_server.problems import Refused
+from vaka_server.route import Call, Response, Route
+
+SORT_FIELDS: dict[str, str] = {
+    "id": "id",
+    "status": "status",
+    "params.component": "component",
+    "params.config": "config",
+    "createdTime": "created",
+    "startTime": "started",
+    "endTime": "ended",
+    "durationSeconds": "duration",
+}
+"""What a client may sort by, and the engine's word for it."""
+LIMIT = 100
+MOST = 10_000
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a stream of server-sent events says that it is there."""
+BATCH = 1 << 16
+"""Bytes of past events that are sent at a time."""
+
+
+async def job(call: Call, job_id: str) -> Response:
+    """`GET /queue/job/{id}`."""
+    found = await _job(call, job_id)
+    return call.runner(
+        documents.job(found.record, call.project, call.base, include=call.words("include"))
+    )
+
+
+async def jobs(call: Call) -> Response:
+    """`GET /queue/jobs`."""
+    if call.text("q") is not None:
+        raise Refused(
+            501,
+            "The query language of 'q' is not available; use 'status', 'runId', 'params.component', "
+            "'params.config', 'since' and 'until'.",
+        )
+    query = job_query(call)
+    records = [] if query is None else await call.engine.jobs(query)
+    include = call.words("include")
+    return call.runner(
+        [documents.job(record, call.project, call.base, include=include) for record in records]
+    )
+
+
+def job_query(call: Call) -> JobQuery | None:
+    """What a list is asked for; None when nothing can match."""
+    service = call.text("component")
+    if service is not None and service != documents.SERVICE:
+        return None
+    statuses = [word for name in call.words("status") if (word := _status(name)) is not None]
+    if call.words("status") and not statuses:
+        return None
+    since = call.moment("since")
+    query = JobQuery(
+        project=call.project.id,
+        statuses=tuple(statuses),
+        component=call.text("params.component"),
+        config=call.text("params.config"),
+        run_id=call.text("runId"),
+        created_since=since,
+        # an end without a beginning has never had an effect
+        created_until=None if since is None else call.moment("until"),
+        limit=call.whole("limit", LIMIT, most=MOST),
+        offset=call.whole("offset", 0, most=1 << 31),
+    )
+    field = call.text("sortField")
+    if field is None:
+        return query
+    if field not in SORT_FIELDS:
+        raise InvalidInput(
+            f"Sort field '{field}' is not allowed. Allowed fields are '{','.join(SORT_FIELDS)}'"
+        )
+    direction = (call.text("sortDirection") or "asc").lower()
+    if direction not in {"asc", "desc"}:
+        raise InvalidInput("Parameter 'sortDirection' must be asc or desc.")
+    return replace(query, order_by=cast("Any", SORT_FIELDS[field]), descending=direction == "desc")
+
+
+async def kill(call: Call, job_id: str) -> Response:
+    """`POST /queue/jobs/{id}/kill`."""
+    found = await _job(call, job_id)
+    check_component(call.token, found.record.component)
+    try:
+        await found.cancel({"id": call.token.id, "description": call.token.description})
+    except Conflict as error:
+        raise InvalidInput("Job is not in a killable state") from error
+    return call.runner({"message": "job termination request accepted for processing"}, 202)
+
+
+async def error_note(call: Call, job_id: str) -> Response:
+    """`PUT /queue/jobs/{id}/error-note`."""
+    found = await _job(call, job_id)
+    given = parse_json(await call.raw())
+    note = given.get("errorNote") if isinstance(given, dict) else None
+    if not isinstance(note, str):
+        raise InvalidInput("Specify 'errorNote'.")
+    record = await call.engine.set_error_note(found.id, note, project=call.project.id)
+    return call.runner(documents.job(record, call.project, call.base))
+
+
+async def events(call: Call, job_id: str) -> Response:
+    """`GET /queue/jobs/{id}/events`: JSON lines, or server-sent events."""
+    found = await _job(call, job_id)
+    sent = "text/event-stream" in call.request.headers.get("Accept", "")
+    after = call.whole("after", 0, most=1 << 53)
+    if sent and (last := call.request.headers.get("Last-Event-ID", "")).isdigit():
+        after = int(last[:16])
+    stream = EventStream(
+        found,
+        after=after,
+        follow=call.flag("follow", default=sent),
+        kinds=frozenset(call.words("kind")),
+        form="sse" if sent else "lines",
+    )
+    kind = "text/event-stream" if sent else "application/x-ndjson"
+    return Response(stream, 200, content_type=kind)
+
+
+class EventStream(ResponseBody):
+    """A job's events as bytes: what is there in batches, then each as it comes."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        after: int,
+        follow: bool,
+        kinds: frozenset[str],
+        form: Literal["lines", "sse"],
+    ) -> None:
+        self._job = job
+        self._after = after
+        self._follow = follow
+        self._kinds = kinds
+        self._form = form
+        self._past = True
+        self._events: AsyncIterator[Event] = job.events(after=after, follow=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._past:
+            batch = await self._batch()
+            if batch or not self._follow:
+                if not batch:
+                    raise StopAsyncIteration
+                return batch
+            self._past = False
+            await self._restart()
+        return await self._live()
+
+    async def _batch(self) -> bytes:
+        """What is there now, as much as is sent at a time."""
+        lines: list[bytes] = []
+        size = 0
+        async for event in self._events:
+            if not self._wanted(event):
+                continue
+            lines.append(self._render(event))
+            size += len(lines[-1])
+            if size >= BATCH:
+                break
+        return b"".join(lines)
+
+    async def _live(self) -> bytes:
+        if self._form == "lines":
+            return self._render(await self._next())
+        with trio.move_on_after(KEEP_ALIVE):
+            return self._render(await self._next())
+        await self._restart()  # the cancelled iterator has ended
+        return b":\n\n"
+
+    async def _next(self) -> Event:
+        while True:
+            event = await anext(self._events)
+            if self._wanted(event):
+                return event
+
+    def _wanted(self, event: Event) -> bool:
+        self._after = event.seq
+        return not self._kinds or event.kind in self._kinds
+
+    def _render(self, event: Event) -> bytes:
+        line = event.to_json()
+        if self._form == "lines":
+            return f"{line}\n".encode("utf-8", "replace")
+        return f"id: {event.seq}\nevent: {event.kind}\ndata: {line}\n\n".encode("utf-8", "replace")
+
+    async def _restart(self) -> None:
+        await self._close()
+        self._events = self._job.events(after=self._after, follow=True)
+
+    async def _close(self) -> None:
+        close = getattr(self._events, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _job(call: Call, text: str) -> Job:
+    """The job of this id in the caller's project; ids that cannot be are not there."""
+    if text.isascii() and text.isdigit() and len(text) <= 18:
+        try:
+            return await call.engine.job(int(text), project=call.project.id)
+        except NotFound as error:
+            raise NotFound("Job not found", kind="job", id=text) from error
+    raise NotFound("Job not found", kind="job", id=text)
+
+
+def _status(word: str) -> Status | None:
+    try:
+        return Status(word)
+    except ValueError:
+        return None
+
+
+_INCLUDE = {"include": "More members, comma separated: metrics, stages"}
+
+ROUTES = (
+    Route(
+        "GET",
+        "/queue/jobs",
+        Access.READ,
+        jobs,
+        "List jobs, newest first",
+        query={
+            "component": "Service, always docker",
+            "params.component": "Component id",
+            "params.config": "Configuration id",
+            "status": "Status, or several",
+            "runId": "Run id, exactly",
+            "since": "Created then or later: an ISO date or '-1 day'",
+            "until": "Created then or earlier; only together with since",
+            "offset": "How many to leave out",
+            "limit": f"How many at most, {LIMIT} unless given",
+            "sortField": f"One of {', '.join(SORT_FIELDS)}",
+            "sortDirection": "asc or desc",
+            "q": "Not available: answers 501",
+            **_INCLUDE,
+        },
+        answer="Job[]",
+    ),
+    Route(
+        "GET",
+        "/queue/job/<job_id>",
+        Access.READ,
+        job,
+        "One job",
+        query=_INCLUDE,
+        answer="Job",
+    ),
+    Route(
+        "GET",
+        "/queue/jobs/<job_id>",
+        Access.READ,
+        job,
+        "One job, by its other path",
+        query=_INCLUDE,
+        answer="Job",
+    ),
+    Route(
+        "POST",
+        "/queue/jobs/<job_id>/kill",
+        Access.RUN,
+        kill,
+        "Ask a job to end",
+        answer="Message",
+        status=202,
+    ),
+    Route(
+        "PUT",
+        "/queue/jobs/<job_id>/error-note",
+        Access.RUN,
+        error_note,
+        "Keep a note with a job",
+        body="ErrorNote",
+        answer="Job",
+    ),
+    Route(
+        "GET",
+        "/queue/jobs/<job_id>/events",
+        Access.READ,
+        events,
+        "What happened in a job, one JSON object a line; server-sent events when asked for",
+        query={
+            "after": "Leave out this many events from the first on",
+            "kind": "Only of these kinds, comma separated",
+            "follow": "1: go on with what happens until the job has ended",
+        },
+        answer="application/x-ndjson",
+    ),
+)

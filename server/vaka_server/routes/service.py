@@ -1,0 +1,115 @@
+"""What the server says of itself: root, health, its own description, Storage's index."""
+
+from __future__ import annotations
+
+import socket
+from functools import cache
+from importlib import metadata
+
+from vaka_server import documents
+from vaka_server.access import Access
+from vaka_server.route import Call, Response, Route
+
+SERVICES = {
+    "queue": "/queue",
+    "docker-runner": "",
+    "syrup": "",
+}
+"""Services that clients find in the index, and their path below the server's own address."""
+
+
+async def root(call: Call) -> Response:
+    """`GET /`."""
+    return call.runner(
+        {
+            "host": socket.gethostname(),
+            "components": packages(),
+            "documentation": f"{call.base}/openapi.json",
+        }
+    )
+
+
+async def healthz(call: Call) -> Response:
+    """`GET /healthz`: the process answers."""
+    return call.runner({"status": "ok"})
+
+
+async def readyz(call: Call) -> Response:
+    """`GET /readyz`: whether jobs can be accepted and run, and if not, why."""
+    health = await call.engine.health()
+    checks = {"store": health.store, "runtime": health.runtime, "disk": health.disk}
+    reasons = {name: reason for name, reason in checks.items() if reason is not None}
+    if call.settings.maintenance is not None:
+        reasons["maintenance"] = call.settings.maintenance
+    if reasons:
+        return call.runner({"status": "unavailable", "reasons": reasons}, 503)
+    return call.runner({"status": "ok"})
+
+
+async def openapi(call: Call) -> Response:
+    """`GET /openapi.json`."""
+    from vaka_server.openapi import describe  # noqa: PLC0415 - schemas are built when asked for
+
+    return call.storage(describe(call.app.view_functions.values(), call.base))
+
+
+async def index(call: Call) -> Response:
+    """`GET /v2/storage`: services and components, for anybody."""
+    exclude = set(call.words("exclude"))
+    document: documents.Document = {
+        "api": "storage",
+        "version": "v2",
+        "revision": metadata.version("vaka"),
+        "documentation": f"{call.base}/openapi.json",
+        "services": [
+            {"id": service, "url": f"{call.base}{path}"} for service, path in SERVICES.items()
+        ],
+        "urlTemplates": {},
+        "features": [],
+        "stack": call.engine.config.stack_id,
+    }
+    if "components" not in exclude:
+        known = [
+            documents.component(each, call.base) for each in await call.engine.catalog.components()
+        ]
+        if "componentDetails" in exclude:
+            known = [documents.component_summary(each) for each in known]
+        document["components"] = known
+    return call.storage(document)
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Installed versions of what the server is made of."""
+    return {name: metadata.version(name) for name in ("vaka", "quart-trio", "hypercorn", "trio")}
+
+
+ROUTES = (
+    Route("GET", "/", Access.PUBLIC, root, "What answers here", answer="Root"),
+    Route("GET", "/healthz", Access.PUBLIC, healthz, "Whether the process answers", answer="Ready"),
+    Route(
+        "GET",
+        "/readyz",
+        Access.PUBLIC,
+        readyz,
+        "Whether jobs can be accepted and run; 503 with the reasons when not",
+        answer="Ready",
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        Access.PUBLIC,
+        openapi,
+        "This description",
+        answer="application/json",
+    ),
+    Route(
+        "GET",
+        "/v2/storage",
+        Access.PUBLIC,
+        index,
+        "Services and components",
+        query={"exclude": "components, or componentDetails"},
+        answer="Index",
+    ),
+)

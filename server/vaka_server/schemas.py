@@ -1,0 +1,418 @@
+"""Shapes of bodies and answers, for `/openapi.json` and for the tests that compare the two.
+
+Handlers do not use them: what a body may be is decided by the rules of the specification, which no
+schema can say (an empty list is an object, a number is a text), and answers are made in one place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from vaka.models.catalog import Role
+from vaka.models.job import Status
+
+Scalar = str | int | float | bool
+Object = dict[str, Any]
+Strings = list[str]
+Time = Annotated[str, Field(description="ISO 8601 with a zone")]
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, alias_generator=to_camel
+    )
+
+
+class RunnerError(Schema):
+    """What the runner's paths answer to a request that fails."""
+
+    status: Literal["error"]
+    error: Literal["User error", "Application error", "Project is disabled"]
+    code: int
+    message: str
+    exception_id: Annotated[str, Field(pattern="^docker-[0-9a-f]{32}$")]
+    run_id: int
+
+
+class StorageError(Schema):
+    """What Storage's paths answer to a request that fails."""
+
+    status: Literal["error", "maintenance"]
+    error: str
+    code: str
+    exception_id: str
+    reason: str | None = None
+
+
+class Root(Schema):
+    host: str
+    components: dict[str, str]
+    documentation: str
+
+
+class Ready(Schema):
+    status: Literal["ok", "unavailable"]
+    reasons: dict[str, str] = {}
+
+
+class Message(Schema):
+    message: str
+
+
+class RunRequest(Schema):
+    """Which configuration to run."""
+
+    config: Scalar | None = None
+    """Id of a stored configuration."""
+    config_data: Object | list[Any] | None = None
+    """A whole configuration in place of the stored one."""
+    row: Any = None
+    """Id of one row of `config`."""
+    tag: Scalar | None = None
+    variable_values_id: Scalar | None = None
+    variable_values_data: Object | None = None
+    mode: Any = None
+    """Accepted, and always overwritten."""
+    format: Any = None
+    """Accepted, without effect."""
+    component: Any = None
+    """Accepted, and always the path's."""
+
+
+class JobCreated(Schema):
+    id: Annotated[str, Field(pattern="^[0-9]+$")]
+    url: str
+    status: Status
+
+
+class ProjectReference(Schema):
+    id: int | str
+    name: str
+
+
+class TokenReference(Schema):
+    id: str | None
+    description: str | None
+
+
+class Process(Schema):
+    host: str | None
+    pid: int | None
+
+
+class Stage(Schema):
+    """One container of a job."""
+
+    attempt: int
+    definition: int
+    stage: int
+    kind: Literal["before", "main", "after"]
+    component: str
+    container: str
+    image: str
+    image_id: str
+    digests: Strings
+    status: Literal["planned", "started", "exited", "collected"]
+    planned_time: Time
+    start_time: Time | None
+    end_time: Time | None
+    seconds: float | None
+    exit_code: int | None
+    out_of_memory: bool
+    memory_peak_bytes: int | None
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+class Cause(Schema):
+    kind: str
+    evidence: Object
+
+
+class Progress(Schema):
+    attempt: int
+    phase: str | None
+    definition: int
+
+
+class Traffic(Schema):
+    in_bytes: int
+    out_bytes: int
+
+
+class Metrics(Schema):
+    network: Traffic
+    storage: Traffic
+    backend: Any
+
+
+class Job(Schema):
+    """A job."""
+
+    id: int
+    run_id: str
+    lock_name: str
+    project: ProjectReference
+    token: TokenReference
+    component: Literal["docker"]
+    command: Literal["run"]
+    params: Object
+    result: Object
+    status: Status
+    process: Process
+    created_time: Time
+    start_time: Time | None
+    end_time: Time | None
+    duration_seconds: int | None
+    wait_seconds: int | None
+    nesting_level: int
+    error: Literal["user", "application"] | None
+    error_note: str | None
+    terminated_by: TokenReference
+    encrypted: None
+    usage: list[Object]
+    is_finished: bool
+    url: str
+    metrics: Metrics | None = None
+    """Only with `include=metrics`."""
+    stages: list[Stage] | None = None
+    """Only with `include=stages`, as the two below."""
+    cause: Cause | None = None
+    progress: Progress | None = None
+
+
+class ErrorNote(Schema):
+    error_note: str
+
+
+class Service(Schema):
+    id: str
+    url: str
+
+
+class Index(Schema):
+    api: Literal["storage"]
+    version: Literal["v2"]
+    revision: str
+    documentation: str
+    services: list[Service]
+    url_templates: dict[str, str]
+    features: Strings
+    stack: str
+    components: list[Object] | None = None
+
+
+class Creator(Schema):
+    id: int | str
+    description: str
+
+
+class Token(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    description: str
+    role: Role
+    created: Time
+    expires: Time | None
+    is_master_token: bool
+    bucket_permissions: dict[str, str]
+    token: str | None = None
+    """The secret: where it was made, and where it asks for itself."""
+    owner: Object | None = None
+
+
+class NewToken(Schema):
+    description: str = ""
+    role: Role = Role.RUN
+    expires_in: int | str | None = None
+    """Seconds."""
+    component_access: Strings | None = None
+    bucket_permissions: dict[str, Literal["read", "write"]] | None = None
+
+
+class Component(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    type: str
+    name: str
+    description: str
+    data: Object
+    flags: Strings
+    categories: Strings
+    features: Strings
+    configuration_schema: Object
+    configuration_row_schema: Object
+    uri: str
+
+
+class NewComponent(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: str | None = None
+    type: str
+    name: str
+    data: Object
+
+
+class Version(Schema):
+    version: int
+    created: Time
+    creator_token: Creator | None
+    change_description: str
+    is_deleted: bool
+    name: str
+    description: str
+    is_disabled: bool
+
+
+class Row(Schema):
+    id: str
+    name: str
+    description: str
+    configuration: Any
+    is_disabled: bool
+    version: int
+    created: Time
+    creator_token: Creator | None
+    change_description: str
+    state: Any
+    version_identifier: str
+
+
+class VersionDetail(Version):
+    configuration: Any
+    rows_sort_order: Strings
+    rows: list[Row]
+
+
+class CurrentVersion(Schema):
+    created: Time
+    creator_token: Creator | None
+    change_description: str
+    version_identifier: str
+
+
+class Configuration(Schema):
+    id: str
+    name: str
+    description: str
+    created: Time
+    creator_token: Creator | None
+    version: int
+    change_description: str
+    is_disabled: bool
+    is_deleted: bool
+    current_version: CurrentVersion
+    configuration: Any = None
+    rows_sort_order: Strings | None = None
+    rows: list[Row] | None = None
+    state: Any = None
+
+
+class ConfigurationChanges(Schema):
+    """Only what is given changes."""
+
+    name: str | None = None
+    description: str | None = None
+    configuration: Object | str | None = None
+    state: Object | str | None = None
+    is_disabled: bool | str | None = None
+    rows_sort_order: Strings | None = None
+    change_description: str | None = None
+    expected_version: int | None = None
+    """Refuse the change when the current version is another one."""
+
+
+class NewConfiguration(Schema):
+    name: str
+    configuration_id: str | int | None = None
+    description: str = ""
+    configuration: Object | str | None = None
+    state: Object | str | None = None
+    is_disabled: bool | str = False
+    change_description: str = ""
+
+
+class NewRow(Schema):
+    row_id: str | int | None = None
+    name: str = ""
+    description: str = ""
+    configuration: Object | str | None = None
+    state: Object | str | None = None
+    is_disabled: bool | str = False
+    change_description: str = ""
+
+
+class State(Schema):
+    state: Any
+    version: int
+    """0: none was stored yet."""
+
+
+class NewState(Schema):
+    state: Object | str
+    expected_version: int | None = None
+
+
+class Bucket(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    name: str
+    stage: Literal["in", "out"]
+    display_name: str
+    description: str
+    created: Time
+    backend: str
+    tables: str | list[Object]
+    """Where the tables are, or in the detail the tables."""
+
+
+class NewBucket(Schema):
+    name: str
+    stage: Literal["in", "out"] = "in"
+    description: str = ""
+
+
+class Table(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    name: str
+    columns: Strings
+    primary_key: Strings
+    created: Time
+    last_import_date: Time | None
+    last_change_date: Time | None
+    rows_count: int | None
+    data_size_bytes: int | None
+    bucket: Object | None = None
+
+
+class LoadResult(Schema):
+    table_id: str
+    imported_rows_count: int
+    total_rows_count: int
+    created: bool
+    repeated: bool
+    """Whether an earlier try with the same key had loaded it."""
+    new_columns: Strings
+    warnings: Strings
+
+
+class File(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: int
+    name: str
+    created: Time
+    size_bytes: int
+    tags: Strings
+    is_sliced: bool
+    url: str
+    """Needs the header X-StorageApi-Token."""

@@ -1,0 +1,139 @@
+"""`vaka serve`: an engine with the HTTP API around it, until a signal comes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as serve_http
+
+from vaka import Engine
+from vaka.errors import ApplicationError
+from vaka_server import home
+from vaka_server.app import create_app
+from vaka_server.bootstrap import first_token
+from vaka_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 512
+KEEP_ALIVE = 75.0
+"""Seconds that a connection without a request stays open: longer than the pools of clients keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a server says when it answers."""
+
+    url: str
+    secret: str | None
+    """The admin token of a new home."""
+
+
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[Ready], None],
+    task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
+    stop: trio.Event | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT (or `stop`); a second signal ends the process at once.
+
+    After the first one no request is accepted, those under way have `graceful_timeout` seconds, and
+    running jobs end as `settings.shutdown` says.
+
+    Raises:
+        HomeInUse: another process works in the home.
+        ApplicationError: the address is taken, or a part of the engine cannot be opened.
+    """
+    stop = stop or trio.Event()
+    with home.hold(settings.home, create=True) as held, listen(settings) as listener:
+        url = settings.public_url or address(listener)
+        held.announce(url=url)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_watch_signals, stop)
+            async with Engine(settings.engine) as engine:
+                secret = await first_token(engine.catalog)
+                app = create_app(engine, settings)
+                config = hypercorn_config(settings, listener)
+                listener.close()  # hypercorn's copy is the only one: when it closes, nobody listens
+                answer = Ready(url, secret)
+                ready(answer)
+                task_status.started(answer)
+                log.info("server.started", extra={"url": url})
+                await serve_http(app, config, shutdown_trigger=stop.wait)
+                log.info("server.stopping", extra={"jobs": settings.shutdown})
+            nursery.cancel_scope.cancel()
+    log.info("server.stopped")
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket, before anything that takes time or makes files.
+
+    Raises:
+        ApplicationError: the address cannot be had.
+    """
+    where = f"{settings.address}:{settings.port}"
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            settings.address, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ApplicationError(f"Cannot listen on {where}: {error.strerror}.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(target)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ApplicationError(
+            f"Cannot listen on {where}: {error.strerror}. Stop what listens there, or choose another "
+            "address with --host and --port (VAKA_ADDRESS, VAKA_PORT)."
+        ) from error
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """Where a listener is reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
+    """How HTTP is spoken on `listener`."""
+    config = Config()
+    # hypercorn closes what it is given, and `listen`'s caller closes its own
+    config.bind = [f"fd://{os.dup(listener.fileno())}"]
+    config.backlog = BACKLOG
+    config.keep_alive_timeout = KEEP_ALIVE
+    config.keep_alive_max_requests = 1 << 30
+    config.graceful_timeout = settings.graceful_timeout
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.accesslog = None
+    return config
+
+
+async def _watch_signals(
+    stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Ask for a stop at the first signal; at the second let it do what signals do."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            if stop.is_set():
+                log.warning("server.killed", extra={"signal": signal.Signals(number).name})
+                signal.signal(number, signal.SIG_DFL)
+                # everything that must survive is in the store, as after a power cut
+                os.kill(os.getpid(), number)
+            log.info("server.stop_requested", extra={"signal": signal.Signals(number).name})
+            stop.set()
