@@ -342,6 +342,8 @@ class Database:
     def _advice(self, error: BaseException | None, text: str) -> str:
         if self.is_postgresql:
             state = getattr(error, "sqlstate", None)
+            if state is None and "does not exist" in text:
+                state = "3D000"  # the library that connects gives no state
             return _ADVICE.get(state or "", "check that the server runs and can be reached")
         if "full" in text:
             return "free disk space there"

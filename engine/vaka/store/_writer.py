@@ -119,7 +119,8 @@ class Writer:
         for waiting in batch:
             request, undo = waiting.request, waiting.undo
             if waiting.abandoned and undo is not None and request.error is None:
-                self._pending.append(_Waiting(_undoing(undo, request.result), None))
+                # before what others ask for: they must not see what nobody has
+                self._pending.appendleft(_Waiting(_undoing(undo, request.result), None))
             waiting.done.set()
         for topic in {topic for waiting in batch for topic in waiting.request.topics}:
             self._hub.touch(topic)

@@ -96,6 +96,7 @@ class JobStore:
                         listen, database.connect_listener, listener, database.own_pids, self._hub
                     )
                 self._is_open = True
+                await self._hub.look()  # from here on another process's write is a change
                 try:
                     yield
                 finally:
