@@ -1,0 +1,863 @@
+"""The engine's own container runtime: Docker Engine.
+
+Two invariants are kept here. A container's output is handed on to the byte, once, whatever becomes of
+connections: what a broken one has left is read from the container's log. And nothing is done twice
+for want of an answer: after a call that may or may not have been done, the daemon is asked what there
+is before it is told again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from vaka.docker import (
+    Docker,
+    DockerConflict,
+    DockerConnectionLost,
+    DockerContextError,
+    DockerError,
+    DockerNotFound,
+    DockerServerError,
+    DockerUnreachable,
+    Message,
+)
+from vaka.docker.containers import DockerContainer
+from vaka.docker.stream import Output
+from vaka.errors import ApplicationError, ContainerLost, ImageUnavailable, RuntimeUnavailable
+from vaka.hooks import ContainerRuntime
+from vaka.models.container import (
+    ContainerExit,
+    ContainerPhase,
+    ContainerSpec,
+    ContainerStatus,
+    ImageInfo,
+    OutputChunk,
+    RegistryAuth,
+    RuntimeInfo,
+    StreamName,
+)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds for which a daemon that does not answer is asked again: it restarts in one to ten."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+CREATE_TIMEOUT = 60.0
+"""Seconds for one try to create a container, which takes 10 ms; a busy disk may hold it up."""
+ATTEMPTS = 4
+"""Tries to create or start a container of which the daemon says that it failed."""
+KILL_TIMEOUT = 10.0
+"""Seconds after which a container that was killed and still runs is killed again."""
+LINGER = 1.0
+"""Seconds between the end of a container's output and its own end that are nothing unusual: the daemon
+tears its network down in between, in 10 to 80 ms when it is not busy."""
+LOG_ENTRY = 16_384
+"""Bytes at which the daemon cuts a line into several entries of its log."""
+SMALL_OUTPUT = 1 << 20
+"""Bytes of output that are quicker read again than doubted."""
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+STREAMS: dict[int, StreamName] = {1: "stdout", 2: "stderr"}
+PHASES = {
+    "created": ContainerPhase.CREATED,
+    "running": ContainerPhase.RUNNING,
+    "paused": ContainerPhase.RUNNING,
+    "restarting": ContainerPhase.RUNNING,
+}
+GOING = ("removing", "dead")
+"""States of a container that somebody has removed, whose end was never seen."""
+
+
+class ImageRefused(ImageUnavailable):
+    """An image cannot be had, and trying again would not change that."""
+
+    transient = False
+
+
+def docker_runtime(url: str) -> DockerRuntime:
+    """The runtime for a URL, not opened yet.
+
+    `docker://` is the daemon of `DOCKER_HOST`, or the system socket;
+    `docker+unix:///path/to/docker.sock` and `docker+tcp://host:port` name one. TLS for TCP is as the
+    `docker` command has it: `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`.
+
+    Raises:
+        ApplicationError: the URL is none of these.
+    """
+    if url == "docker://":
+        return DockerRuntime()
+    scheme, separator, rest = url.partition("://")
+    kind = scheme.removeprefix("docker+")
+    if not separator or not rest or kind == scheme or kind not in ("unix", "tcp", "https"):
+        raise ApplicationError(
+            f"No container runtime handles {url!r}: write docker://, "
+            "docker+unix:///path/to/docker.sock or docker+tcp://host:port, or install a plugin."
+        )
+    return DockerRuntime(f"{kind}://{rest}")
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A wait for a container's end that is under way."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    exit: ContainerExit | None = None
+
+
+@dataclass(slots=True)
+class _Pull:
+    """A pull that is under way, and who wants to see it."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    watchers: list[Callable[[Mapping[str, Any]], None]] = field(default_factory=list)
+    failure: ImageUnavailable | None = None
+    image: ImageInfo | None = None
+
+
+class DockerRuntime(ContainerRuntime):
+    """Runs containers on a Docker Engine.
+
+    Args:
+        address: `unix:///path`, `tcp://host:port` or `https://host:port`; None is the daemon that the
+            `docker` command would speak to.
+        patience: seconds for which a daemon that does not answer is asked again, where that is safe:
+            creating, starting, waiting, reading output, stopping, removing.
+    """
+
+    def __init__(self, address: str | None = None, *, patience: float = PATIENCE) -> None:
+        self._address = address
+        self._patience = patience
+        self._docker: Docker | None = None
+        self._cpus = 1
+        self._platform = ""
+        self._is_here = False
+        # Created here and never asked to start: nobody else knows of them, so nothing need be looked up.
+        self._fresh: set[str] = set()
+        self._waits: dict[str, _Wait] = {}
+        self._pulls: dict[tuple[str, RegistryAuth | None], _Pull] = {}
+        self._breaks = 0
+        """How often a connection broke or could not be made: a daemon that restarts breaks them all."""
+
+    async def open(self) -> None:
+        try:
+            self._docker = Docker(self._address)
+        except (ValueError, DockerContextError) as error:
+            raise ApplicationError(f"The Docker Engine cannot be found: {error}") from error
+        await self.info()
+
+    async def aclose(self) -> None:
+        if self._docker is not None:
+            await self._docker.close()
+
+    async def info(self) -> RuntimeInfo:
+        with self._speaking("describe itself"):
+            version = await self._client.version()
+            info = await self._client.system.info()
+        self._cpus = int(info["NCPU"])
+        self._platform = f"{version['Os']}/{version['Arch']}"
+        self._is_here = (
+            self._client.docker_host.startswith("unix://")
+            and version.get("KernelVersion") == os.uname().release
+        )
+        limits = {
+            "MemoryLimit": "memory",
+            "SwapLimit": "swap",
+            "PidsLimit": "processes",
+            "CpuCfsQuota": "CPUs",
+        }
+        warnings = [str(text).removeprefix("WARNING: ") for text in info.get("Warnings") or ()]
+        warnings += [
+            f"This host does not limit {what} of containers: its kernel or cgroup setup lacks {key}."
+            for key, what in limits.items()
+            if info.get(key) is False
+        ]
+        return RuntimeInfo(
+            name="docker",
+            version=f"{version['Version']} (API {version['ApiVersion']})",
+            platform=self._platform,
+            cpus=self._cpus,
+            memory_bytes=int(info["MemTotal"]),
+            warnings=tuple(warnings),
+        )
+
+    # Images
+
+    async def prepare_image(
+        self,
+        reference: str,
+        *,
+        digest: str | None = None,
+        auth: RegistryAuth | None = None,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> ImageInfo:
+        """See `ContainerRuntime`. `ImageRefused` is an `ImageUnavailable` that trying again cannot mend.
+
+        An image without a repository digest was made on this host: no registry is asked about it.
+        """
+        image = await self._find_image(reference)
+        if image is None or not _is_settled(reference, digest, image):
+            image = await self._pull(reference, auth, progress)
+        self._check_platform(image)
+        return image
+
+    async def _find_image(self, reference: str) -> ImageInfo | None:
+        with self._speaking(f"look for image {reference}"):
+            try:
+                found = await self._client.images.inspect(reference)
+            except DockerNotFound:
+                return None
+        return ImageInfo(
+            id=found["Id"],
+            reference=reference,
+            digests=tuple(found.get("RepoDigests") or ()),
+            platform=f"{found.get('Os', '')}/{found.get('Architecture', '')}",
+        )
+
+    async def _pull(
+        self,
+        reference: str,
+        auth: RegistryAuth | None,
+        progress: Callable[[Mapping[str, Any]], None] | None,
+    ) -> ImageInfo:
+        """Pull an image, or take part in the pull of it that is under way."""
+        key = (reference, auth)
+        while (pull := self._pulls.get(key)) is not None:
+            if progress is not None:
+                pull.watchers.append(progress)
+            await pull.over.wait()
+            if pull.failure is not None:
+                raise type(pull.failure)(pull.failure.message, reference=reference)
+            if pull.image is not None:
+                return pull.image
+            # who pulled was cancelled: the next one of us does
+        pull = self._pulls[key] = _Pull(watchers=[] if progress is None else [progress])
+        try:
+            pull.image = await self._pull_now(reference, auth, pull)
+        except ImageUnavailable as error:
+            pull.failure = error
+            raise
+        else:
+            return pull.image
+        finally:
+            del self._pulls[key]
+            pull.over.set()
+
+    async def _pull_now(self, reference: str, auth: RegistryAuth | None, pull: _Pull) -> ImageInfo:
+        name = reference
+        credentials = None
+        if auth is not None:
+            credentials = {"username": auth.username, "password": auth.password}
+            if "/" not in reference:
+                name = (
+                    f"docker.io/library/{reference}"  # the registry that the short form stands for
+                )
+        with self._speaking(f"pull image {reference}"):
+            try:
+                items = self._client.images.pull(name, auth=credentials, stream=True)
+                async with aclosing(items):  # type: ignore[type-var]  # it is a generator
+                    async for item in items:
+                        for watcher in pull.watchers:
+                            watcher(item)
+            except (DockerUnreachable, DockerConnectionLost):
+                raise
+            except DockerError as error:
+                refused = _is_refusal(error)
+                kind = ImageRefused if refused else ImageUnavailable
+                raise kind(
+                    f"Cannot pull image '{reference}': {error.message}", reference=reference
+                ) from error
+        image = await self._find_image(reference)
+        if image is None:
+            raise ImageUnavailable(
+                f"Cannot pull image '{reference}': it was pulled, and removed again by somebody else",
+                reference=reference,
+            )
+        return image
+
+    def _check_platform(self, image: ImageInfo) -> None:
+        """Say before the start that an image is for another kind of host.
+
+        It is refused where it is certain that the host cannot emulate the other kind.
+        """
+        if image.platform == self._platform:
+            return
+        text = (
+            f"Image {image.reference} is made for {image.platform}, and this host is "
+            f"{self._platform}: use an image for {self._platform}"
+        )
+        if self._is_here and not _may_emulate(image.platform):
+            raise ImageRefused(
+                f"{text}, or install an emulator such as qemu-user-static.",
+                reference=image.reference,
+            )
+        log.warning("image.foreign", extra={"image": image.reference, "reason": text})
+
+    # Containers
+
+    async def create(self, spec: ContainerSpec) -> ContainerStatus:
+        body = container_body(spec, cpus=self._cpus)
+        doing = f"create container {spec.name} of image {spec.image}"
+
+        async def create() -> ContainerStatus:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    with trio.fail_after(CREATE_TIMEOUT):
+                        made = await self._client.containers.create(dict(body), name=spec.name)
+                except (
+                    DockerConflict,
+                    DockerServerError,
+                    DockerConnectionLost,
+                    trio.TooSlowError,
+                ) as error:
+                    # it may have been made, now or by an earlier try
+                    found = await self._own(spec)
+                    if found is not None:
+                        return found
+                    if attempt == ATTEMPTS or isinstance(error, DockerConnectionLost):
+                        raise
+                    await trio.sleep(FIRST_PAUSE * 2**attempt)
+                else:
+                    self._fresh.add(spec.name)
+                    return ContainerStatus(
+                        made.id, spec.name, ContainerPhase.CREATED, dict(spec.labels)
+                    )
+            raise AssertionError("unreachable")
+
+        with self._speaking(doing):
+            try:
+                return await self._patiently(create)
+            except trio.TooSlowError as error:
+                raise RuntimeUnavailable(
+                    f"Docker Engine at {self._client.docker_host} could not {doing} in "
+                    f"{CREATE_TIMEOUT:g} s: it is overloaded or hangs; see its own log."
+                ) from error
+
+    async def _own(self, spec: ContainerSpec) -> ContainerStatus | None:
+        """The container of a spec's name, if it is there; `ApplicationError` if it is not ours."""
+        data = await self._look(spec.name)
+        if data is None or data["State"]["Status"] in GOING:
+            return None
+        found = _status(data)
+        if not spec.labels.items() <= found.labels.items():
+            raise ApplicationError(
+                f"Container name {spec.name} is taken by a container with other labels "
+                f"({found.id[:12]}): remove it, or give this engine another instance name."
+            )
+        return found
+
+    async def start(self, name: str) -> None:
+        container = self._container(name)
+
+        async def start() -> None:
+            if name not in self._fresh and await self._phase(name) is not ContainerPhase.CREATED:
+                return
+            self._fresh.discard(name)
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    await container.start()
+                except (DockerNotFound, DockerServerError) as error:
+                    # a command that is not there is "not found" too
+                    if await self._phase(name) is not ContainerPhase.CREATED:
+                        return
+                    if isinstance(error, DockerNotFound) or attempt == ATTEMPTS:
+                        raise
+                    await trio.sleep(FIRST_PAUSE * 2**attempt)
+                else:
+                    return
+
+        with self._speaking(f"start container {name}"):
+            await self._patiently(start)
+
+    async def find(self, name: str) -> ContainerStatus | None:
+        with self._speaking(f"look for container {name}"):
+            data = await self._look(name)
+        return None if data is None else _status(data)
+
+    async def list_containers(self, labels: Mapping[str, str]) -> list[ContainerStatus]:
+        filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+        with self._speaking("list containers"):
+            found = await self._client.containers.list(all=True, filters=filters)
+        return [
+            ContainerStatus(
+                id=each.id,
+                name=each["Names"][0].removeprefix("/"),
+                phase=PHASES.get(each["State"], ContainerPhase.EXITED),
+                labels=each["Labels"],
+                created=datetime.fromtimestamp(each["Created"], UTC),
+            )
+            for each in found
+            if each["Names"]  # one that is being removed has none
+        ]
+
+    async def wait(self, name: str) -> ContainerExit:
+        mine = self._waits[name] = _Wait()
+        try:
+            with self._speaking(f"wait for container {name}"):
+                mine.exit = await self._patiently(lambda: self._wait(name))
+            return mine.exit
+        finally:
+            if self._waits.get(name) is mine:
+                del self._waits[name]
+            mine.over.set()
+
+    async def _wait(self, name: str) -> ContainerExit:
+        container = self._container(name)
+        try:
+            while True:
+                await container.wait(condition="not-running")
+                state = (await container.show())["State"]
+                if state["Status"] in GOING:
+                    raise _lost(name)
+                if not state["Running"] and state["Status"] != "created":
+                    return _exit(state)
+                # not started yet: the next end is told from before it can happen
+                async with container.waiting(condition="next-exit") as ending:
+                    if (await container.show())["State"]["Status"] == "created":
+                        await ending.result()
+        except DockerNotFound as error:
+            raise _lost(name) from error
+
+    async def stop(self, name: str, *, grace: float) -> None:
+        container = self._container(name)
+        ask = grace > 0
+
+        async def stop() -> None:
+            nonlocal ask
+            if ask:
+                ask = False
+                with trio.move_on_after(grace), suppress(DockerServerError):
+                    await container.stop(t=math.ceil(grace))
+            while (data := await self._look(name)) is not None and data["State"]["Running"]:
+                # it may have ended meanwhile, or not within the daemon's own patience
+                with trio.move_on_after(KILL_TIMEOUT), suppress(DockerConflict, DockerServerError):
+                    await container.kill()
+                    await container.wait(condition="not-running")
+
+        with self._speaking(f"stop container {name}"):
+            try:
+                await self._patiently(stop)
+            except DockerNotFound:
+                return
+
+    async def remove(self, name: str) -> None:
+        container = self._container(name)
+
+        async def remove() -> None:
+            pause = FIRST_PAUSE
+            while True:
+                try:
+                    await container.delete(force=True, v=True)
+                except DockerNotFound:
+                    return
+                except (DockerConflict, DockerServerError) as error:
+                    # somebody else is at it, or something of it is busy
+                    log.info("container.busy", extra={"container": name, "reason": error.message})
+                if await self._look(name) is None:
+                    return
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+        with self._speaking(f"remove container {name}"):
+            await self._patiently(remove)
+        self._fresh.discard(name)
+
+    # Output
+
+    @asynccontextmanager
+    async def output(
+        self, name: str, *, skip: Mapping[StreamName, int] | None = None
+    ) -> AsyncIterator[AsyncIterator[OutputChunk]]:
+        cursor = _Cursor(dict(skip or {}))
+        async with AsyncExitStack() as stack:
+            with self._speaking(f"read the output of container {name}"):
+                attached = await self._patiently(lambda: self._attach(name, stack))
+            chunks = (
+                self._read_log(name, cursor)
+                if attached is None
+                else self._read_attached(name, attached, cursor)
+            )
+            yield await stack.enter_async_context(aclosing(chunks))
+
+    async def _attach(self, name: str, stack: AsyncExitStack) -> Output | None:
+        """A connection to a container that is not started yet; None for one that is."""
+        known = name in self._fresh
+        if not known and await self._phase(name) is not ContainerPhase.CREATED:
+            return None
+        container = self._container(name)
+        try:
+            output = await stack.enter_async_context(container.output(logs=False))
+        except DockerNotFound as error:
+            raise _lost(name) from error
+        if known or await self._phase(name) is ContainerPhase.CREATED:
+            return output
+        # Somebody has started it meanwhile: its beginning may have been missed. A connection that is
+        # not read would stop it.
+        await output.aclose()
+        return None
+
+    async def _read_attached(
+        self, name: str, output: Output, cursor: _Cursor
+    ) -> AsyncGenerator[OutputChunk, None]:
+        """What comes over an attached connection, and what did not come of the rest."""
+        breaks = self._breaks
+        try:
+            async for message in output:
+                chunk = cursor.pass_on(message.stream, message.data)
+                if chunk is not None:
+                    yield chunk
+        except DockerError as error:
+            log.info("output.broken", extra={"container": name, "reason": error.message})
+            self._breaks += 1
+            await output.aclose()
+        if await self._is_whole(name, cursor, breaks, time.time()):
+            return
+        cursor.rewind()
+        async with aclosing(self._read_log(name, cursor)) as rest:
+            async for chunk in rest:
+                yield chunk
+
+    async def _is_whole(self, name: str, cursor: _Cursor, breaks: int, moment: float) -> bool:
+        """Whether the end of an attached connection at `moment` was the end of the output.
+
+        The daemon ends the connection without a word when the container has closed its output, and
+        something in between that cuts it looks just the same. It was the end when the container had
+        ended before, and no other connection broke, as all do when the daemon stops.
+        """
+        if breaks != self._breaks:
+            return False
+        exit_ = None
+        with trio.move_on_after(LINGER):
+            exit_ = await self._exit(name)
+        if exit_ is None or exit_.finished_at is None or breaks != self._breaks:
+            return False
+        if self._is_here:  # by the same clock
+            return exit_.finished_at.timestamp() <= moment
+        return cursor.total > SMALL_OUTPUT
+
+    async def _exit(self, name: str) -> ContainerExit | None:
+        """A container's end, by the wait for it that is under way, if there is one."""
+        wait = self._waits.get(name)
+        if wait is not None:
+            await wait.over.wait()
+            if wait.exit is not None:
+                return wait.exit
+        try:
+            return await self.wait(name)
+        except (ContainerLost, RuntimeUnavailable):
+            return None
+
+    async def _read_log(self, name: str, cursor: _Cursor) -> AsyncGenerator[OutputChunk, None]:
+        """What a container's log holds from the cursor on, and what is added until the end."""
+        container = self._container(name)
+        retry = _Retry(self._patience)
+        while True:
+            entries = _LogEntries()
+            try:
+                async with container.output(timestamps=True) as output:
+                    async for message in output:
+                        retry.succeeded()
+                        data = entries.undo(message)
+                        chunk = cursor.pass_on(message.stream, data)
+                        if chunk is not None:
+                            yield chunk
+                with trio.move_on_after(LINGER):
+                    if await self._exit(name) is not None:
+                        break
+                if await self._phase(name) is not ContainerPhase.RUNNING:
+                    break
+            except (DockerNotFound, ContainerLost):
+                break  # `wait` tells that it is lost
+            except (DockerUnreachable, DockerConnectionLost) as error:
+                self._breaks += 1
+                if not retry.may_go_on():
+                    with self._speaking(f"read the output of container {name}"):
+                        raise
+                log.info("output.broken", extra={"container": name, "reason": error.message})
+            except DockerError:
+                with self._speaking(f"read the output of container {name}"):
+                    raise
+            await retry.pause()
+            cursor.rewind()
+        if cursor.missing > 1:  # the newline after a long line may be all that is missing
+            log.warning("output.incomplete", extra={"container": name, "bytes": cursor.missing})
+
+    # The daemon
+
+    @property
+    def _client(self) -> Docker:
+        if self._docker is None:
+            raise RuntimeError("the runtime is not open: call `open` first")
+        return self._docker
+
+    def _container(self, name: str) -> DockerContainer:
+        """A container by its name, without asking; none of ours has a terminal."""
+        return self._client.containers.container(name, Config={"Tty": False})
+
+    async def _look(self, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._container(name).show()
+        except DockerNotFound:
+            return None
+
+    async def _phase(self, name: str) -> ContainerPhase:
+        data = await self._look(name)
+        if data is None:
+            raise _lost(name)
+        return _status(data).phase
+
+    @contextmanager
+    def _speaking(self, doing: str) -> Iterator[None]:
+        """Turn the client's errors into those of the tree; `doing` is what was asked of the daemon."""
+        try:
+            yield
+        except DockerUnreachable as error:
+            self._breaks += 1
+            raise RuntimeUnavailable(error.message) from error
+        except DockerConnectionLost as error:
+            self._breaks += 1
+            raise RuntimeUnavailable(
+                f"The connection to Docker Engine at {error.address} broke when it was to {doing}; "
+                "see its own log for why it stopped."
+            ) from error
+        except DockerError as error:
+            raise ApplicationError(f"Docker Engine could not {doing}: {error.message}") from error
+
+    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """What `operation` gives, tried again while the daemon does not answer.
+
+        It must be harmless to repeat.
+        """
+        retry = _Retry(self._patience)
+        while True:
+            began = trio.current_time()
+            try:
+                return await operation()
+            except (DockerUnreachable, DockerConnectionLost) as error:
+                self._breaks += 1
+                if trio.current_time() - began > self._patience:
+                    retry.succeeded()  # it was connected for so long
+                if not retry.may_go_on():
+                    raise
+                log.info("runtime.unanswered", extra={"reason": error.message})
+            await retry.pause()
+
+
+class _Retry:
+    """How long to go on trying: pauses grow from `FIRST_PAUSE` up to `LONGEST_PAUSE`."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        """Start anew."""
+        self._deadline = math.inf
+        self._pause = FIRST_PAUSE
+
+    def may_go_on(self) -> bool:
+        """Whether another try is due after a failure."""
+        self._deadline = min(self._deadline, trio.current_time() + self._patience)
+        return trio.current_time() + self._pause <= self._deadline
+
+    async def pause(self) -> None:
+        await trio.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+class _Cursor:
+    """How far a container's output has been handed on, stream by stream."""
+
+    def __init__(self, passed: dict[StreamName, int]) -> None:
+        self._passed = passed
+        self._skip = dict(passed)
+
+    def pass_on(self, stream: int, data: bytes) -> OutputChunk | None:
+        """What of `data` was not handed on before."""
+        name = STREAMS[stream]
+        skip = self._skip.get(name, 0)
+        if skip:
+            self._skip[name] = max(0, skip - len(data))
+            data = data[skip:]
+        if not data:
+            return None
+        self._passed[name] = self._passed.get(name, 0) + len(data)
+        return OutputChunk(name, data)
+
+    def rewind(self) -> None:
+        """The output is going to be read from its first byte again."""
+        self._skip = dict(self._passed)
+
+    @property
+    def total(self) -> int:
+        return sum(self._passed.values())
+
+    @property
+    def missing(self) -> int:
+        """Bytes that were handed on and have not been seen again."""
+        return max(self._skip.values(), default=0)
+
+
+class _LogEntries:
+    """Undoes what the log of one container does to its output.
+
+    The daemon cuts lines of more than 16 KiB into entries, and its `local` log (20.10) forgets the
+    newline after the last entry of such a line. With time stamps every entry can be told apart, an
+    empty one too; so an entry that ends without a newline and is no full one is owed a newline, unless
+    nothing follows: then it may be the output's last line, which never had one.
+    """
+
+    _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) ")
+
+    def __init__(self) -> None:
+        self._owed = {1: False, 2: False}
+
+    def undo(self, message: Message) -> bytes:
+        """The bytes that the container wrote."""
+        stream, data = message
+        stamp = self._STAMP.match(data)
+        if stamp is not None:
+            data = data[stamp.end() :]
+        owed = self._owed[stream]
+        self._owed[stream] = len(data) < LOG_ENTRY and not data.endswith(b"\n")
+        return b"\n" + data if owed else data
+
+
+def container_body(spec: ContainerSpec, *, cpus: int) -> Mapping[str, Any]:
+    """What Docker Engine is told to create; `cpus` are those of the host, which it may not exceed."""
+    host: dict[str, Any] = {
+        "Mounts": [
+            {
+                "Type": "bind",
+                "Source": str(mount.source),
+                "Target": mount.target,
+                "ReadOnly": mount.read_only,
+            }
+            for mount in spec.mounts
+        ],
+        "NetworkMode": spec.network,
+        "Init": spec.init,
+        "ReadonlyRootfs": spec.read_only_root,
+        # Not json-file, which replaces every byte that is not UTF-8, even in lines that it has cut
+        # itself. What is kept is between half of the bytes and all of them.
+        "LogConfig": {
+            "Type": "local",
+            "Config": {
+                "max-size": str(max(spec.log_bytes // 2, 1)),
+                "max-file": "2",
+                "compress": "false",
+            },
+        },
+    }
+    if spec.drop_capabilities:
+        host["CapDrop"] = ["ALL"]
+    if spec.no_new_privileges:
+        host["SecurityOpt"] = ["no-new-privileges"]
+    if spec.pids is not None:
+        host["PidsLimit"] = spec.pids
+    if spec.memory_bytes is not None:
+        host["Memory"] = spec.memory_bytes
+    if spec.memory_swap_bytes is not None:
+        host["MemorySwap"] = spec.memory_swap_bytes
+    if spec.cpus is not None:
+        host["NanoCpus"] = round(min(spec.cpus, cpus) * 1_000_000_000)
+    if spec.read_only_root and all(mount.target != "/tmp" for mount in spec.mounts):  # noqa: S108
+        host["Tmpfs"] = {"/tmp": "rw,nosuid,nodev,mode=1777"}  # noqa: S108 - in the container
+    if spec.sysctls:
+        host["Sysctls"] = dict(spec.sysctls)
+    if spec.oci_runtime is not None:
+        host["Runtime"] = spec.oci_runtime
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+        "Labels": dict(spec.labels),
+        "AttachStdin": False,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "OpenStdin": False,
+        "Tty": False,
+        "HostConfig": host,
+    }
+    if spec.command is not None:
+        body["Cmd"] = list(spec.command)
+    if spec.entrypoint is not None:
+        body["Entrypoint"] = list(spec.entrypoint)
+    if spec.user is not None:
+        body["User"] = spec.user
+    return body
+
+
+def _is_settled(reference: str, digest: str | None, image: ImageInfo) -> bool:
+    """Whether an image that is on the host is the one asked for, so that no registry need be asked."""
+    if reference.startswith("sha256:") or "@sha256:" in reference:
+        return True
+    if digest:
+        wanted = digest.rpartition("@")[2]
+        return any(each.rpartition("@")[2] == wanted for each in image.digests)
+    return not image.digests
+
+
+def _is_refusal(error: DockerError) -> bool:
+    """Whether a registry has answered, and will answer the same again."""
+    if isinstance(error, DockerNotFound) or error.status == 400:
+        return True
+    words = ("unauthorized", "denied", "no basic auth credentials", "manifest unknown")
+    return any(word in error.message.lower() for word in words)
+
+
+def _may_emulate(platform: str) -> bool:
+    """Whether this kernel may be able to run programs of a foreign platform."""
+    try:
+        handlers = [entry.name for entry in BINFMT.iterdir()]
+    except OSError:
+        return True
+    if "status" not in handlers:
+        return True  # the kernel has not told: what is registered may be hidden from here
+    names = {"amd64": ("x86_64", "rosetta"), "arm64": ("aarch64",), "386": ("i386", "x86_64")}
+    architecture = platform.partition("/")[2]
+    wanted = names.get(architecture, (architecture,))
+    return any(word in handler for handler in handlers for word in wanted)
+
+
+def _status(data: Mapping[str, Any]) -> ContainerStatus:
+    return ContainerStatus(
+        id=data["Id"],
+        name=data["Name"].removeprefix("/"),
+        phase=PHASES.get(data["State"]["Status"], ContainerPhase.EXITED),
+        labels=data["Config"]["Labels"] or {},
+        created=_moment(data["Created"]),
+    )
+
+
+def _exit(state: Mapping[str, Any]) -> ContainerExit:
+    return ContainerExit(
+        exit_code=state["ExitCode"],
+        oom_killed=state["OOMKilled"],
+        started_at=_moment(state["StartedAt"]),
+        finished_at=_moment(state["FinishedAt"]),
+        error=state["Error"],
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.year > 1 else None
+
+
+def _lost(name: str) -> ContainerLost:
+    return ContainerLost(
+        f"There is no container {name}: it was removed, and how it ended is not known.",
+        name=name,
+    )
