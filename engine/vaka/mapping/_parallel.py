@@ -16,23 +16,25 @@ async def in_parallel(
 ) -> list[R]:
     """Results of `work(index, item)` in the order of the items, at most `limit` under way.
 
-    The first failure cancels the others, and is raised bare; of several, that of the first item.
+    Items are begun in their order. The first failure cancels the others, and is raised bare; of
+    several, that of the first item.
     """
     results: dict[int, R] = {}
     failures: dict[int, Exception] = {}
-    slots = trio.CapacityLimiter(limit)
+    waiting = iter(enumerate(items))
 
-    async def run(index: int, item: T) -> None:
-        async with slots:
+    async def run() -> None:
+        for index, item in waiting:
             try:
                 results[index] = await work(index, item)
             except Exception as error:  # noqa: BLE001 - raised below, bare
                 failures[index] = error
                 nursery.cancel_scope.cancel()
+                return
 
     async with trio.open_nursery() as nursery:
-        for index, item in enumerate(items):
-            nursery.start_soon(run, index, item)
+        for _ in range(min(limit, len(items))):
+            nursery.start_soon(run)
     if failures:
         raise failures[min(failures)]
     return [results[index] for index in range(len(items))]

@@ -84,8 +84,7 @@ async def stage_tables(
         return InputTables()
     await report("note", "debug", "Downloading source tables.", {})
     await report("note", "info", 'Using "local" table input staging.', {})
-    for item in items:
-        _check_name(item.name)
+    _check_names([item.name for item in items])
     now = datetime.now(UTC)
     # the details come first: what changes while a table is exported is new again next time
     details = await in_parallel(
@@ -131,11 +130,21 @@ async def stage_tables(
     )
 
 
-def _check_name(name: str) -> None:
-    try:
-        split_name(name)
-    except InvalidInput as error:
-        raise MappingFailed(error.message) from error
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse names that leave the folder, or of which one is a folder that another one is in."""
+    taken = set(names)
+    for name in names:
+        try:
+            parts = split_name(name)
+        except InvalidInput as error:
+            raise MappingFailed(error.message) from error
+        for end in range(1, len(parts)):
+            folder = "/".join(parts[:end])
+            if folder in taken:
+                raise MappingFailed(
+                    f'Destination "{name}" lies in "{folder}", which is a table itself. '
+                    "Rename one of them."
+                )
 
 
 async def _detail(backend: MappingBackend, scope: StorageScope, source: str) -> TableDetail:
