@@ -196,6 +196,7 @@ def make_folder(
 
     Raises:
         InvalidInput: something else has that name.
+        ApplicationError: this process may not give folders away.
     """
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
@@ -204,9 +205,12 @@ def make_folder(
         if owner is not None:
             os.fchown(descriptor, *owner)
         os.fchmod(descriptor, mode)
-    except BaseException:
+    except PermissionError as error:
         os.close(descriptor)
-        raise
+        raise ApplicationError(
+            f"{shown} cannot be given to the user of the containers, {owner}. Only root can do that: "
+            "run the service as root, or containers as the service's own user (container_user)."
+        ) from error
     return descriptor
 
 

@@ -22,7 +22,7 @@ import secrets
 import stat
 import unicodedata
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -169,7 +169,10 @@ class JobFolder:
 
     def remove(self) -> None:
         """Remove the folder with everything in it; nothing when it is not there."""
-        with closing(os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY)) as parent:
+        with (
+            suppress(FileNotFoundError),
+            closing(os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY)) as parent,
+        ):
             remove(parent, self.root.name)
 
     def advance(self, step: str) -> None:

@@ -515,9 +515,10 @@ class _Storage:
         component = self.context.component_id
         created, updated = self._actor("createdBy"), self._actor("lastUpdatedBy")
         writes: list[tuple[str, str, dict[str, str], dict[str, dict[str, str]] | None]] = []
-        if plan.bucket_is_new or (result.repeated and not _says(bucket.metadata, created)):
+        # after a repeated load nobody knows any more what it made, but what has no maker says so
+        if (plan.bucket_is_new or result.repeated) and not _says(bucket.metadata, created):
             writes.append((bucket.id, _SYSTEM, created, None))
-        is_new = result.created or (result.repeated and not _says(detail.metadata, created))
+        is_new = (result.created or result.repeated) and not _says(detail.metadata, created)
         writes.append((detail.id, _SYSTEM, {**created, **updated} if is_new else updated, None))
         own = _entries(data["metadata"]) | _texts(data.get("table_metadata", {}))
         own |= _description(data)

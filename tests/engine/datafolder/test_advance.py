@@ -12,7 +12,6 @@ Tree = Callable[[Path], dict[str, str | None]]
 
 
 @pytest.mark.scenario("mapping", 69)
-@pytest.mark.scenario("mapping", 62)
 @pytest.mark.scenario("runner", 192)
 def test_what_one_container_left_is_what_the_next_one_finds(
     folder: JobFolder, tree: Tree, owner: tuple[int, int]

@@ -11,20 +11,14 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from tests.engine.datafolder.conftest import Canary
 
 from vaka.datafolder import JobFolder
 from vaka.datafolder.folder import MANIFEST_BYTES, STATE_BYTES
-from vaka.errors import InvalidInput, UserError
-
-
-class Canary(Protocol):
-    root: Path
-    secret: str
-
-    def is_untouched(self) -> bool: ...
+from vaka.errors import ApplicationError, InvalidInput, UserError
 
 
 def _socket(path: Path) -> None:
@@ -365,6 +359,12 @@ def unprivileged() -> Iterator[Path]:
         shutil.rmtree(root)
 
 
+def test_a_service_that_cannot_give_folders_away_says_so(unprivileged: Path) -> None:
+    folder = JobFolder(unprivileged / "job", owner=(12345, 12345))
+    with pytest.raises(ApplicationError, match=r"/tmp cannot be given to .*container_user"):
+        folder.create()
+
+
 def _shut(path: Path) -> None:
     for each in sorted(path.rglob("*"), reverse=True):
         each.chmod(0)
@@ -395,7 +395,6 @@ def test_folders_shut_by_their_owner_are_used_and_removed(unprivileged: Path) ->
     assert not folder.root.exists()
 
 
-@pytest.mark.scenario("runner", 188)
 def test_a_file_that_the_engine_may_not_read_is_the_authors_error(unprivileged: Path) -> None:
     folder = JobFolder(unprivileged / "job", owner=(os.geteuid(), os.getegid()))
     folder.create()

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from tests.engine.mapping.conftest import SCOPE, Desk
 
-from vaka.errors import ApplicationError, MappingFailed
+from vaka.errors import ApplicationError, InvalidInput, MappingFailed
 from vaka.models.state import FileState, JobState, TableState
 from vaka.models.storage import FileUpload, StorageScope
 
@@ -228,14 +228,12 @@ async def test_manifests_come_in_the_components_format(desk: Desk) -> None:
     assert "distribution_key: {  }" in manifest
 
 
-@pytest.mark.scenario("mapping", 90)
 async def test_the_manifest_of_a_table_without_description_has_none(desk: Desk) -> None:
     await desk.table(TEST, ROWS)
     await desk.stage_tables({"source": TEST})
     assert "description" not in json.loads(desk.read(f"tables/{TEST}.manifest"))
 
 
-@pytest.mark.scenario("mapping", 91)
 async def test_parquet_is_exported_under_the_name_asked_for(desk: Desk) -> None:
     await desk.table(TEST, ROWS)
     await desk.stage_tables({"source": TEST, "destination": "t.parquet", "file_type": "parquet"})
@@ -335,6 +333,8 @@ async def test_files_arrive_with_their_manifests(desk: Desk) -> None:
 async def test_no_files_are_no_work(desk: Desk) -> None:
     assert (await desk.stage_files()).state == ()
     assert desk.reports.told == []
+    with pytest.raises(InvalidInput, match="At least one of"):
+        await desk.stage_files({})
 
 
 @pytest.mark.scenario("mapping", 109)
@@ -358,6 +358,7 @@ def source_tags(*include: str, exclude: tuple[str, ...] = ()) -> dict[str, Any]:
 
 @pytest.mark.scenario("mapping", 110)
 @pytest.mark.scenario("mapping", 111)
+@pytest.mark.scenario("mapping", 114)
 async def test_source_tags_are_all_of_and_none_of(desk: Desk) -> None:
     ids = {
         name: await desk.file(name, name, *tags)
@@ -365,7 +366,7 @@ async def test_source_tags_are_all_of_and_none_of(desk: Desk) -> None:
             "a": ("tag-1",),
             "b": ("tag-1", "tag-2"),
             "c": ("tag-1", "tag-2", "tag-3"),
-            "d": ("tag-1", "tag-3"),
+            "d": ("tag-1", "tag-3", "table-export"),
         }.items()
     }
 
@@ -377,7 +378,7 @@ async def test_source_tags_are_all_of_and_none_of(desk: Desk) -> None:
     assert await found(source_tags("tag-1", "tag-2")) == ["b", "c"]
     assert await found(source_tags("tag-1", "tag-3", exclude=("tag-2",))) == ["d"]
     assert await found({"tags": ["tag-2", "tag-3"]}) == ["b", "c", "d"]
-    assert await found({"query": "id:>0 AND (NOT tags:tag-2)"}) == ["a", "d"]
+    assert await found({"query": "id:>0 AND (NOT tags:table-export)"}) == ["a", "b", "c"]
 
 
 @pytest.mark.scenario("mapping", 112)

@@ -136,7 +136,6 @@ def test_other_keys_of_the_mapping_win_when_they_say_something(
     assert merged({key: manifest}, {key: item})[key] == expected
 
 
-@pytest.mark.scenario("mapping", 162)
 @pytest.mark.scenario("mapping", 163)
 def test_the_key_of_a_mapping_item_replaces_the_manifests() -> None:
     assert merged({"primary_key": ["Id"]}, None)["primary_key"] == ["Id"]
@@ -269,6 +268,7 @@ def test_destinations(
 
 @pytest.mark.scenario("mapping", 140)
 @pytest.mark.scenario("mapping", 141)
+@pytest.mark.scenario("mapping", 143)
 @pytest.mark.scenario("mapping", 144)
 @pytest.mark.parametrize(
     ("source", "item", "manifest", "bucket"),

@@ -11,6 +11,8 @@ from tests.engine.mapping.conftest import CONTEXT, SCOPE, Desk, csv_of, values
 from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, UserError
 from vaka.hooks import FileBackend, MappingBackend, TableBackend
 from vaka.mapping import OutputContext
+from vaka.models.component import ComponentDefinition
+from vaka.models.configuration import JobConfiguration
 from vaka.models.mapping import InputFile
 from vaka.models.storage import FileQuery, LoadResult, TableLoad
 
@@ -100,14 +102,31 @@ async def test_where_a_table_goes(
 
 
 @pytest.mark.scenario("mapping", 145)
-@pytest.mark.scenario("mapping", 147)
-async def test_the_default_bucket_of_a_component(desk: Desk) -> None:
-    """The engine asks the component's definition for the bucket that the context then names."""
-    bucket = "in.c-keboola-docker-demo-sync-runner-configuration"
-    desk.write("tables/sliced.csv", CSV)
-    await desk.store(context=replace(CONTEXT, default_bucket=bucket))
-    assert await desk.rows(f"{bucket}.sliced") == sorted(ROWS)
+@pytest.mark.parametrize(("stage", "name"), [("in", "sliced"), ("out", "sliced.csv")])
+async def test_the_default_bucket_is_named_after_component_and_configuration(
+    desk: Desk, stage: Any, name: str
+) -> None:
+    component = ComponentDefinition(
+        id="keboola.docker-demo-sync", uri="x", default_bucket=True, default_bucket_stage=stage
+    )
+    bucket = component.default_bucket_id("runner-configuration")
+    desk.write(f"tables/{name}", CSV)
+    outputs = await desk.store(context=replace(CONTEXT, default_bucket=bucket))
+    assert [table.id for table in outputs.tables] == [
+        f"{stage}.c-keboola-docker-demo-sync-runner-configuration.sliced"
+    ]
     assert f"Default bucket {bucket}" in desk.reports.lines
+
+
+@pytest.mark.scenario("mapping", 147)
+async def test_a_configuration_has_a_default_bucket_of_its_own(desk: Desk) -> None:
+    configuration = JobConfiguration.parse(
+        {"storage": {"output": {"default_bucket": "in.c-custom-bucket"}}}
+    )
+    desk.write("tables/t.csv", CSV)
+    context = replace(CONTEXT, default_bucket=configuration.default_bucket)
+    outputs = await desk.store(context=context)
+    assert [table.id for table in outputs.tables] == ["in.c-custom-bucket.t"]
 
 
 @pytest.mark.scenario("mapping", 148)
@@ -184,7 +203,6 @@ async def test_outputs_that_cannot_be_stored_fail_before_anything_is(
     assert await desk.backend.files.list_files(SCOPE, FileQuery()) == []
 
 
-@pytest.mark.scenario("mapping", 150)
 async def test_one_source_goes_to_several_destinations(desk: Desk) -> None:
     desk.write("tables/t.csv", CSV)
     await desk.store(
@@ -310,7 +328,6 @@ async def test_an_empty_file_needs_columns(desk: Desk) -> None:
     assert await desk.rows(TABLE) == []
 
 
-@pytest.mark.scenario("mapping", 173)
 async def test_a_new_column_is_added(desk: Desk) -> None:
     await desk.table(TABLE, ROWS)
     desk.write("tables/t/part", csv_of([("1", "n", "Praha")]))
@@ -318,7 +335,6 @@ async def test_a_new_column_is_added(desk: Desk) -> None:
     assert (await desk.backend.tables.table(SCOPE, TABLE)).columns == ("Id", "Name", "City")
 
 
-@pytest.mark.scenario("mapping", 175)
 async def test_failures_of_several_tables_come_together(desk: Desk) -> None:
     for name in ("a", "b", "good"):
         await desk.table(f"out.c-b.{name}", ROWS)
@@ -383,6 +399,7 @@ async def test_values_as_null_are_skipped_with_a_warning_for_a_table_made_from_i
     assert [row for row in await desk.rows(TABLE) if row[0] == "aabb"] == []
 
 
+@pytest.mark.scenario("mapping", 207)
 async def test_a_schema_names_columns_key_and_descriptions(desk: Desk) -> None:
     desk.write("tables/t.csv", csv_of(ROWS))
     desk.write(
@@ -550,7 +567,6 @@ async def system(desk: Desk) -> tuple[dict[str, str], dict[str, str]]:
     return values(bucket.metadata, "system"), values(table.metadata, "system")
 
 
-@pytest.mark.scenario("mapping", 158)
 @pytest.mark.scenario("mapping", 201)
 @pytest.mark.scenario("mapping", 202)
 async def test_objects_say_who_made_and_changed_them(desk: Desk) -> None:
@@ -568,6 +584,27 @@ async def test_objects_say_who_made_and_changed_them(desk: Desk) -> None:
     updated["KBC.lastUpdatedBy.configuration.id"] = "43"
     updated["KBC.lastUpdatedBy.configurationRow.id"] = "r2"
     assert await system(desk) == (created, {**created, **updated})
+
+
+@pytest.mark.scenario("mapping", 158)
+async def test_a_bucket_is_made_unless_somebody_else_is_faster(desk: Desk) -> None:
+    desk.write("tables/table.csv", CSV)
+    await desk.store(context=IN_BUCKET, key="1")
+    bucket = await desk.backend.tables.bucket(SCOPE, "out.c-b")
+    assert (bucket.stage, bucket.name) == ("out", "c-b")
+    assert "KBC.createdBy.component.id" in values(bucket.metadata, "system")
+
+    watched = Watched(desk.backend)
+
+    async def be_faster(*_: object) -> None:
+        await desk.backend.tables.create_bucket(SCOPE, "out", "d")
+
+    watched.before["load"] = be_faster
+    outputs = await desk.store(
+        context=replace(CONTEXT, default_bucket="out.c-d"), backend=watched, key="2"
+    )
+    assert outputs.errors == ()
+    assert await desk.rows("out.c-d.table") == sorted(ROWS)
 
 
 @pytest.mark.scenario("mapping", 203)
@@ -620,7 +657,6 @@ async def test_metadata_of_many_columns_are_all_there(desk: Desk) -> None:
     assert [len(args[-1]) for args in written] == [100, 100, 5]
 
 
-@pytest.mark.scenario("mapping", 208)
 async def test_refused_metadata_are_told_and_the_data_stay(desk: Desk) -> None:
     desk.write("tables/t.csv", CSV)
     outputs = await desk.store(
@@ -680,6 +716,7 @@ async def test_options_of_a_file_come_from_mapping_else_manifest_else_nowhere(de
         "file3": True,
         "file4": False,
     }
+    assert all(file.is_encrypted for file in files.values())
     assert files["file3"].max_age_days is None
     assert files["file4"].max_age_days is not None
     assert sorted(outputs.files) == sorted(file.id for file in files.values())
@@ -735,7 +772,6 @@ async def test_storage_has_the_last_word_on_a_files_name(desk: Desk) -> None:
     assert list(await stored_files(desk)) == ["my_file.dat"]
 
 
-@pytest.mark.scenario("mapping", 229)
 @pytest.mark.scenario("mapping", 230)
 async def test_processed_files_are_tagged_after_success_only(desk: Desk) -> None:
     item = {
@@ -760,7 +796,6 @@ async def test_processed_files_are_tagged_after_success_only(desk: Desk) -> None
 
 
 @pytest.mark.scenario("mapping", 228)
-@pytest.mark.scenario("mapping", 232)
 @pytest.mark.scenario("mapping", 233)
 @pytest.mark.scenario("mapping", 234)
 async def test_a_failed_job_stores_only_what_is_always_written(desk: Desk) -> None:
