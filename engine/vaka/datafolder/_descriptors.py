@@ -35,8 +35,10 @@ _LONGEST_SHOWN = 200
 
 
 def printable(name: str) -> str:
-    r"""`name` as messages may show it: bytes that are not UTF-8 as `\xNN`, what would move the
-    cursor or turn the text around as `\uNNNN`, cut when it is long.
+    r"""`name` as messages may show it.
+
+    Bytes that are not UTF-8 are shown as `\xNN`, what would move the cursor or turn the text around as
+    `\uNNNN`, and a long name is cut.
     """
     shown = "".join(_shown(character) for character in name[:_LONGEST_SHOWN])
     return shown + "…" if len(name) > _LONGEST_SHOWN else shown
@@ -103,7 +105,7 @@ def open_folder(parent: int, name: str, shown: str) -> int:
             raise refused(shown, mode, wanted="a folder")
         if mode & 0o700 != 0o700:
             with suppress(PermissionError):  # not ours: opening it tells whether that matters
-                os.chmod(path_of(handle), stat.S_IMODE(mode) | 0o700)
+                path_of(handle).chmod(stat.S_IMODE(mode) | 0o700)
         try:
             return os.open(path_of(handle), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError as error:
@@ -325,7 +327,7 @@ def _own(parent: int, name: str, shown: str, owner: tuple[int, int], depth: int)
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             wanted = 0o600 if stat.S_ISREG(mode) else 0o700
             if mode & wanted != wanted:
-                os.chmod(path_of(handle), stat.S_IMODE(mode) | wanted)
+                path_of(handle).chmod(stat.S_IMODE(mode) | wanted)
         if not stat.S_ISDIR(mode):
             return
         folder = os.open(path_of(handle), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -91,11 +91,11 @@ def test_a_step_is_named_simply(folder: JobFolder, step: str) -> None:
     ],
 )
 def test_a_move_killed_at_any_call_is_completed_by_the_next_try(
-    tmp_path: Path, variant: str
+    workplace: Path, variant: str
 ) -> None:
     program = Path(__file__).with_name("interrupted.py")
     done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path / "job"), variant],
+        [sys.executable, str(program), str(workplace / "job"), variant],
         capture_output=True,
         text=True,
         check=False,

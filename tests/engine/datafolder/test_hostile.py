@@ -3,7 +3,6 @@
 import os
 import resource
 import shutil
-import socket
 import stat
 import tempfile
 import threading
@@ -21,12 +20,6 @@ from vaka.datafolder.folder import MANIFEST_BYTES, STATE_BYTES
 from vaka.errors import ApplicationError, InvalidInput, UserError
 
 
-def _socket(path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as short, socket.socket(socket.AF_UNIX) as made:
-        made.bind(f"{short}/s")
-        Path(f"{short}/s").rename(path)
-
-
 def _device(number: int) -> Callable[[Path], None]:
     return lambda path: os.mknod(path, stat.S_IFCHR | 0o666, number)
 
@@ -39,7 +32,7 @@ TRAPS: dict[str, Callable[[Path], Any]] = {
     "dangling link": lambda path: path.symlink_to("/nowhere"),
     "link to itself": lambda path: path.symlink_to(path.name),
     "pipe": os.mkfifo,
-    "socket": _socket,
+    "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o666),
 }
 if os.geteuid() == 0:
     TRAPS["endless device"] = _device(os.makedev(1, 5))
@@ -344,6 +337,7 @@ def test_a_tree_of_many_entries_is_removed_in_little_memory(folder: JobFolder) -
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
     """A folder of an ordinary user, and the test being that user."""
+    # not below pytest's own temporary folder, which is closed to other users
     root = Path(tempfile.mkdtemp(dir="/tmp"))
     user = os.geteuid()
     if user == 0:
