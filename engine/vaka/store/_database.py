@@ -140,6 +140,8 @@ class Database:
                 if error.connection_invalidated and attempt < ATTEMPTS:
                     continue
                 raise self._translate(error) from error
+            except _UNSUITABLE as error:
+                raise InvalidInput("The job store cannot look for such a value.") from error
         raise AssertionError
 
     def data_version(self) -> int | None:
@@ -307,7 +309,7 @@ class Database:
         """What the caller gets for an error that one request made."""
         if isinstance(error, EngineError):
             return error
-        if isinstance(error, exc.DataError | UnicodeEncodeError | OverflowError):
+        if isinstance(error, (exc.DataError, *_UNSUITABLE)):
             return _caused(
                 InvalidInput(
                     "The job store cannot keep a value: it has characters or a size that "
@@ -365,6 +367,8 @@ _KEEPALIVE: dict[str, Any] = {
 }
 # errors after which the transaction, and with it the whole batch, is gone
 _BROKEN = (exc.OperationalError, exc.InterfaceError, exc.InternalError)
+# what a driver says of a text that is none, or of a number that is too large
+_UNSUITABLE = (UnicodeEncodeError, OverflowError)
 _POSTGRESQL_NOW = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 _TAKE_IDS = (
     sa.update(counters)

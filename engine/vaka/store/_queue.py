@@ -30,8 +30,10 @@ PASSING = timedelta(minutes=5)
 """How long after its submission a job that does not fit into the memory is passed by younger ones.
 After that nothing younger is claimed until it fits: a stream of small jobs must not starve it."""
 
+NOBODY = ""
+"""Owner of a lease that was let go."""
+
 _OPEN = jobs.c.ended.is_(None)
-_RUNNING = _OPEN & jobs.c.started.is_not(None)
 
 
 # -- submitting ------------------------------------------------------------------------------------
@@ -128,25 +130,6 @@ def _claim_class(project: str, parallelism: int | None, memory_bytes: int) -> st
 # -- claiming --------------------------------------------------------------------------------------
 
 
-def _first_of_each(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """The oldest claimable job for each value of `key`: one probe of an index per value."""
-    smallest = sa.select(key).where(condition).order_by(key).limit(1).scalar_subquery()
-    values = sa.select(smallest.label("key")).cte("key_values", recursive=True)
-    larger = (
-        sa.select(key).where(condition, key > values.c.key).order_by(key).limit(1).scalar_subquery()
-    )
-    values = values.union_all(sa.select(larger).where(values.c.key.is_not(None)))
-    first = (
-        sa.select(jobs.c.id)
-        .where(condition, key == values.c.key)
-        .order_by(jobs.c.id)
-        .limit(1)
-        .scalar_subquery()
-    )
-    ids = sa.select(first.label("id")).where(values.c.key.is_not(None)).cte("firsts")
-    return sa.select(*_CANDIDATE).join(ids, jobs.c.id == ids.c.id)
-
-
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """What is to be known of an open job to decide about it; the columns of `_CANDIDATE`."""
@@ -176,47 +159,70 @@ _CANDIDATE: tuple[sa.Column[Any], ...] = (
     jobs.c.status,
 )
 _CLAIMABLE = jobs.c.claim_class.is_not(None)
-_HEADS = _first_of_each(jobs.c.claim_class, _CLAIMABLE)
-_NEXT_HEAD = (
-    sa.select(*_CANDIDATE)
-    .where(
-        jobs.c.claim_class == sa.bindparam("claim_class"),
-        _CLAIMABLE,
-        jobs.c.id > sa.bindparam("job_id"),
+
+
+# Every order below names its key before the id, and no key is compared for equality where a limit
+# follows: either would let a planner walk along the ids instead, past everything that does not match.
+
+
+def _first_of_each(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Id of the oldest claimable job for each value of `key`: one probe of an index per value."""
+
+    def first(*conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+        return (
+            sa.select(jobs.c.id)
+            .where(condition, *conditions)
+            .order_by(key, jobs.c.id)
+            .limit(1)
+            .scalar_subquery()
+        )
+
+    last = jobs.alias("last")
+    firsts = sa.select(first().label("id")).cte("firsts", recursive=True)
+    following = first(key > last.c[key.name]).correlate(last)
+    firsts = firsts.union_all(
+        sa.select(following).join_from(firsts, last, last.c.id == firsts.c.id)
     )
-    .order_by(jobs.c.id)
-    .limit(1)
-)
+    return sa.select(firsts.c.id).where(firsts.c.id.is_not(None))
+
+
+def _first_after(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """The job that follows number `id` at `key`; perhaps one of the next key."""
+    position = sa.tuple_(
+        sa.bindparam("key", type_=key.type), sa.bindparam("id", type_=jobs.c.id.type)
+    )
+    return (
+        sa.select(*_CANDIDATE)
+        .where(condition, sa.tuple_(key, jobs.c.id) > position)
+        .order_by(key, jobs.c.id)
+        .limit(1)
+    )
+
+
+# apart from the ids: joined, PostgreSQL expects so many that it reads all jobs
+_THESE = sa.select(*_CANDIDATE).where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
+_HEADS = _first_of_each(jobs.c.claim_class, _CLAIMABLE)
+_NEXT_HEAD = _first_after(jobs.c.claim_class, _CLAIMABLE)
 _CHILDREN = _first_of_each(
     jobs.c.parent_run_id,
     _CLAIMABLE & jobs.c.parent_run_id.is_not(None) & (jobs.c.project == sa.bindparam("project")),
 )
-_RUNNING_OF_PROJECT = sa.select(jobs.c.parent_run_id).where(
-    _RUNNING, jobs.c.project == sa.bindparam("project")
+_RUNNING_OF_PROJECT = sa.select(leases.c.parent_run_id).where(
+    leases.c.project == sa.bindparam("project")
 )
 _HELD = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(leases.c.memory_bytes), 0)).where(
     leases.c.owner == sa.bindparam("owner")
 )
+_IS_EXPIRED = leases.c.expires <= sa.bindparam("now", type_=leases.c.expires.type)
 _ABANDONED = (
-    sa.select(*_CANDIDATE, leases.c.owner)
-    .join_from(jobs, leases, jobs.c.id == leases.c.job_id, isouter=True)
-    .where(
-        _RUNNING,
-        leases.c.job_id.is_(None)
-        | (
-            (leases.c.expires <= sa.bindparam("now", type_=leases.c.expires.type))
-            & (leases.c.owner != sa.bindparam("owner"))
-        ),
-    )
-    .order_by(jobs.c.id)
+    sa.select(leases.c.job_id, leases.c.memory_bytes)
+    .where(_IS_EXPIRED, leases.c.owner != sa.bindparam("owner"))
+    .order_by(leases.c.job_id)
     .limit(sa.bindparam("slots"))
 )
 _INSERT_LEASE = sa.insert(leases)
-_TAKE_LEASE = sa.update(leases).where(
-    leases.c.job_id == sa.bindparam("taken"),
-    # again, because its owner may just have renewed it
-    leases.c.expires <= sa.bindparam("now", type_=leases.c.expires.type),
-)
+# asked again, because its owner may just have renewed it
+_TAKE_LEASE = sa.update(leases).where(leases.c.job_id == sa.bindparam("taken"), _IS_EXPIRED)
 _TAKE_JOB = sa.update(jobs).where(jobs.c.id == sa.bindparam("taken"))
 
 
@@ -247,15 +253,15 @@ class _Claim:
 
     def take(self, candidate: _Candidate) -> None:
         self.chosen.append(candidate)
-        self.hold(candidate)
+        self.hold(candidate.memory_bytes)
         if candidate.project in self.projects:
             project = self.projects[candidate.project]
             project.running += 1
             project.parents.add(candidate.parent_run_id)
 
-    def hold(self, candidate: _Candidate) -> None:
+    def hold(self, memory_bytes: int) -> None:
         self.jobs_held += 1
-        self.memory_held += candidate.memory_bytes
+        self.memory_held += memory_bytes
 
     def project(self, name: str) -> _Project:
         if name not in self.projects:
@@ -286,14 +292,11 @@ def claim(
         "expires": now + timedelta(seconds=lease),
     }
     adopted = _adopt(tx, owner, now, slots, lease_values)
-    for candidate in adopted:
-        state.hold(candidate)
+    for reserved in adopted.values():
+        state.hold(reserved)
     _choose(state, slots - len(adopted))
     if state.chosen:
-        tx.connection.execute(
-            _INSERT_LEASE,
-            [_lease(each, each.attempt + 1) | lease_values for each in state.chosen],
-        )
+        tx.connection.execute(_INSERT_LEASE, [_lease(each) | lease_values for each in state.chosen])
         tx.connection.execute(
             _TAKE_JOB.values(
                 status=Status.PROCESSING.value,
@@ -308,48 +311,43 @@ def claim(
             ),
             [{"taken": each.id} for each in state.chosen],
         )
-    ids = [each.id for each in (*adopted, *state.chosen)]
+    ids = [*adopted, *(each.id for each in state.chosen)]
     tx.topics.update(("job", job_id) for job_id in ids)
     return [_records.job(tx.connection, job_id) for job_id in ids]
 
 
-def _lease(candidate: _Candidate, attempt: int) -> dict[str, Any]:
+def _lease(candidate: _Candidate) -> dict[str, Any]:
     return {
         "job_id": candidate.id,
         "lock_name": candidate.lock_name,
+        "project": candidate.project,
+        "parent_run_id": candidate.parent_run_id,
         "memory_bytes": candidate.memory_bytes,
-        "attempt": attempt,
+        "attempt": candidate.attempt + 1,
     }
 
 
 def _adopt(
-    tx: Transaction, owner: Owner, now: datetime, slots: int, lease_values: dict[str, Any]
-) -> list[_Candidate]:
-    """Take over jobs that run and are nobody's, at the attempt and phase that they are in.
+    tx: Transaction, owner: Owner, now: datetime, slots: int, lease_values: Mapping[str, Any]
+) -> dict[int, int]:
+    """Take over jobs that run and are nobody's, as they are; return the memory of each.
 
-    Their memory is not asked for: their containers may be running, and must not be left alone. An
-    owner's own leases are never taken over, however late it is with renewing them: it has them.
+    Memory need not be free for them: their containers may be running, and must not be left alone.
+    An owner's own leases are never taken over, however late it is with renewing them: it has them.
     """
-    adopted = []
-    for *columns, former_owner in tx.connection.execute(
+    adopted = {}
+    for job_id, memory_bytes in tx.connection.execute(
         _ABANDONED, {"now": now, "owner": owner.id, "slots": slots}
     ).all():
-        candidate = _Candidate(*columns)
-        if former_owner is None:
-            tx.connection.execute(
-                _INSERT_LEASE, _lease(candidate, candidate.attempt) | lease_values
-            )
-        else:
-            taken = tx.connection.execute(
-                _TAKE_LEASE.values(**lease_values), {"taken": candidate.id, "now": now}
-            )
-            if taken.rowcount == 0:
-                continue
-        tx.connection.execute(
-            _TAKE_JOB.values(owner=owner.id, host=owner.host, pid=owner.pid),
-            {"taken": candidate.id},
+        taken = tx.connection.execute(
+            _TAKE_LEASE.values(**lease_values), {"taken": job_id, "now": now}
         )
-        adopted.append(candidate)
+        if taken.rowcount:
+            tx.connection.execute(
+                _TAKE_JOB.values(owner=owner.id, host=owner.host, pid=owner.pid),
+                {"taken": job_id},
+            )
+            adopted[job_id] = memory_bytes
     return adopted
 
 
@@ -357,8 +355,7 @@ def _choose(state: _Claim, slots: int) -> None:
     """Fill `state.chosen` with the oldest waiting jobs that may start together."""
     if slots <= 0:
         return
-    heads = [_Candidate(*row) for row in state.connection.execute(_HEADS)]
-    heap = [(head.id, False, head) for head in heads]
+    heap = [(head.id, False, head) for head in _firsts(state.connection, _HEADS)]
     heapq.heapify(heap)
     while heap and slots > 0:
         _, is_child, candidate = heapq.heappop(heap)
@@ -383,9 +380,9 @@ def _choose(state: _Claim, slots: int) -> None:
         slots -= 1
         if not is_child:
             following = state.connection.execute(
-                _NEXT_HEAD, {"claim_class": candidate.claim_class, "job_id": candidate.id}
+                _NEXT_HEAD, {"key": candidate.claim_class, "id": candidate.id}
             ).one_or_none()
-            if following is not None:
+            if following is not None and following.claim_class == candidate.claim_class:
                 head = _Candidate(*following)
                 heapq.heappush(heap, (head.id, False, head))
 
@@ -393,13 +390,20 @@ def _choose(state: _Claim, slots: int) -> None:
 def _children(state: _Claim, project: str) -> list[_Candidate]:
     """The oldest waiting child of each parent in a full project."""
     chosen = {candidate.id for candidate in state.chosen}
-    rows = state.connection.execute(_CHILDREN, {"project": project})
-    children = [_Candidate(*row) for row in rows]
     return [
         child
-        for child in children
+        for child in _firsts(state.connection, _CHILDREN, project=project)
         if child.project_parallelism is not None and child.id not in chosen
     ]
+
+
+def _firsts(connection: Connection, query: sa.Select[Any], **values: str) -> list[_Candidate]:
+    ids = connection.scalars(query, values).all()
+    found = []
+    for chunk in (ids[start : start + 500] for start in range(0, len(ids), 500)):
+        rows = connection.execute(_THESE, {"ids": chunk})
+        found += [_Candidate(*row) for row in rows]
+    return found
 
 
 # -- leases ----------------------------------------------------------------------------------------
@@ -414,7 +418,9 @@ def require(tx: Transaction, fence: Fence) -> None:
     """Hold the lease until the transaction ends, or raise `LeaseLost`."""
     row = tx.connection.execute(_LOCKED_LEASE_OF, {"job_id": fence.job_id}).one_or_none()
     if row is None or (row.owner, row.attempt) != (fence.owner_id, fence.attempt):
-        holder = "nobody" if row is None else f"{row.owner} at attempt {row.attempt}"
+        holder = "nobody"
+        if row is not None and row.owner != NOBODY:
+            holder = f"{row.owner} at attempt {row.attempt}"
         raise LeaseLost(
             f"Job {fence.job_id} is not {fence.owner_id}'s at attempt {fence.attempt} any more: "
             f"{holder} has it. What was to be written is dropped.",
@@ -441,15 +447,22 @@ def renew(tx: Transaction, owner: Owner, lease: float) -> Renewal:
 
 def expire_owner(tx: Transaction, owner_id: str) -> None:
     """Free the leases of an engine that is known to be dead."""
-    freed = tx.connection.execute(sa.delete(leases).where(leases.c.owner == owner_id))
-    if freed.rowcount:
+    if _free(tx, leases.c.owner == owner_id):
         tx.topics.add("jobs")
 
 
 def release(tx: Transaction, fence: Fence) -> None:
     """Give a running job back as it is; who claims it next goes on where it was."""
     require(tx, fence)
-    _drop_lease(tx, fence.job_id)
+    _free(tx, leases.c.job_id == fence.job_id)
+    tx.topics.add("jobs")
+
+
+def _free(tx: Transaction, condition: sa.ColumnElement[bool]) -> int:
+    freed = tx.connection.execute(
+        sa.update(leases).where(condition).values(owner=NOBODY, expires=tx.clock())
+    )
+    return freed.rowcount
 
 
 def _drop_lease(tx: Transaction, job_id: int) -> None:
@@ -565,15 +578,13 @@ def _locked_row(tx: Transaction, job_id: int, project: str | None = None) -> _Ca
     return _Candidate(*row)
 
 
+_NEXT_OF_LOCK = _first_after(jobs.c.lock_name, _OPEN)
+
+
 def _promote(tx: Transaction, lock_name: str) -> None:
     """Make the oldest open job of a lock claimable, now that the one before it is gone."""
-    row = tx.connection.execute(
-        sa.select(*_CANDIDATE)
-        .where(jobs.c.lock_name == lock_name, _OPEN)
-        .order_by(jobs.c.id)
-        .limit(1)
-    ).one_or_none()
-    if row is None:
+    row = tx.connection.execute(_NEXT_OF_LOCK, {"key": lock_name, "id": 0}).one_or_none()
+    if row is None or row.lock_name != lock_name:
         return
     claim_class = _claim_class(row.project, row.project_parallelism, row.memory_bytes)
     tx.connection.execute(

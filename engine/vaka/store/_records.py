@@ -20,7 +20,7 @@ from vaka.models.job import (
     StageStatus,
     Status,
 )
-from vaka.store.schema import definitions, job_specs, jobs, stages
+from vaka.store.schema import definitions, job_specs, jobs, leases, stages
 
 MAX_ID = 2**63 - 1
 _SECOND = 1_000_000
@@ -114,10 +114,8 @@ def counts(connection: Connection) -> dict[Status, int]:
 
 def active_jobs(connection: Connection) -> dict[int, int]:
     """Attempt by id of the jobs that run."""
-    statement = sa.select(jobs.c.id, jobs.c.attempt).where(
-        jobs.c.ended.is_(None), jobs.c.started.is_not(None)
-    )
-    return {row.id: row.attempt for row in connection.execute(statement)}
+    rows = connection.execute(sa.select(leases.c.job_id, leases.c.attempt))
+    return {row.job_id: row.attempt for row in rows}
 
 
 def kept_definitions(connection: Connection, job_id: int, attempt: int) -> dict[int, Any]:

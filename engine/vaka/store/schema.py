@@ -3,13 +3,14 @@
 Migrations build them; a test compares the two. Moments are microseconds since 1970, so that both
 databases compare them exactly. JSON is text, so that key order and every character survive.
 
-What a claim reads must not grow with the queue, so every index that it uses is partial:
+What a claim reads must not grow with the queue:
 
 * `claim_class` is set only while a job is waiting *and* is the oldest open job of its lock. Jobs of
   equal class are alike to a claim (same memory, same project limit), so it looks at the first of
   each class, however many wait behind it.
-* `ended` is NULL while a job is open, `started` is NULL until it is claimed: open and started are
-  the jobs that run.
+* `ended` is NULL while a job is open, that is, waiting or running.
+* A running job has a row in `leases` from its claim to its end, with owner `""` while it is
+  nobody's. So what runs is read from there, and never looked for among all jobs.
 """
 
 from __future__ import annotations
@@ -147,13 +148,6 @@ Index(
     postgresql_where=jobs.c.ended.is_(None),
 )
 Index(
-    "ix_jobs_running",
-    jobs.c.project,
-    jobs.c.parent_run_id,
-    sqlite_where=jobs.c.ended.is_(None) & jobs.c.started.is_not(None),
-    postgresql_where=jobs.c.ended.is_(None) & jobs.c.started.is_not(None),
-)
-Index(
     "uq_jobs_idempotency",
     jobs.c.project,
     jobs.c.idempotency_key,
@@ -179,6 +173,8 @@ leases = Table(
     metadata,
     Column("job_id", Id, ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
     Column("lock_name", Key, nullable=False, unique=True),
+    Column("project", Key, nullable=False, index=True),
+    Column("parent_run_id", Key),
     Column("owner", Text, nullable=False, index=True),
     Column("instance", Text, nullable=False),
     Column("host", Text, nullable=False),

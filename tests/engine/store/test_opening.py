@@ -74,7 +74,7 @@ async def test_indexes_are_partial_where_the_code_relies_on_it(store: JobStore) 
     }
 
     assert await store._read(conditions) == declared
-    assert len(declared) == 5
+    assert len(declared) == 4
 
 
 def test_the_newest_migration_is_the_one_the_code_looks_for() -> None:

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from vaka.errors import NotFound
+from vaka.errors import InvalidInput, NotFound
 from vaka.models.job import JobQuery, JobRecord, Status
 from vaka.store import JobStore
 
@@ -58,6 +58,11 @@ async def test_lists_can_be_narrowed_down(store: JobStore, clock: Clock) -> None
     ]
     assert await found(JobQuery(created_since=other.created)) == [other.id, foreign.id]
     assert await found(JobQuery(created_until=other.created)) == [old.id, other.id]
+
+
+async def test_what_is_no_text_cannot_be_looked_for(store: JobStore) -> None:
+    with pytest.raises(InvalidInput, match="cannot look for"):
+        await store.jobs(JobQuery(component="\ud800"))
 
 
 async def _finished(store: JobStore, clock: Clock, durations: Sequence[float]) -> list[JobRecord]:

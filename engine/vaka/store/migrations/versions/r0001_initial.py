@@ -27,6 +27,8 @@ def upgrade() -> None:
         "leases",
         sa.Column("job_id", _ID, sa.ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
         sa.Column("lock_name", _KEY, nullable=False, unique=True),
+        sa.Column("project", _KEY, nullable=False, index=True),
+        sa.Column("parent_run_id", _KEY),
         sa.Column("owner", sa.Text, nullable=False, index=True),
         sa.Column("instance", sa.Text, nullable=False),
         sa.Column("host", sa.Text, nullable=False),
@@ -117,11 +119,6 @@ def _create_jobs() -> None:
         where="claim_class IS NOT NULL AND parent_run_id IS NOT NULL",
     )
     _index("ix_jobs_lock", ["lock_name", "id"], where="ended IS NULL")
-    _index(
-        "ix_jobs_running",
-        ["project", "parent_run_id"],
-        where="ended IS NULL AND started IS NOT NULL",
-    )
     _index(
         "uq_jobs_idempotency",
         ["project", "idempotency_key"],
