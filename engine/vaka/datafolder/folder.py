@@ -54,7 +54,7 @@ STATE_BYTES = 16 << 20
 USAGE_BYTES = 1 << 20
 RESULT_BYTES = 1 << 20
 MANIFEST_BYTES = 16 << 20
-MANIFESTS_BYTES = 64 << 20
+MANIFESTS_BYTES = 32 << 20
 """All manifests of one folder together: they are in memory at the same time."""
 ENTRIES = 100_000
 """Files and folders in one folder of outputs."""

@@ -321,7 +321,7 @@ async def _download(
     await report(
         "input.file",
         "info",
-        f'Fetched file "{name}".',
+        f'Fetched file "{printable(name)}".',
         {"file": file.id, "name": file.name, "bytes": file.size_bytes},
     )
     return file
