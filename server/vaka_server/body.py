@@ -28,7 +28,13 @@ from vaka_server.problems import Refused
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+    from hypercorn.typing import (
+        ASGIReceiveCallable,
+        ASGISendCallable,
+        ASGISendEvent,
+        HTTPScope,
+    )
+    from quart import Quart
     from quart.wrappers import Request as QuartRequest
 
 log = logging.getLogger(__name__)
@@ -109,7 +115,15 @@ class Request(TrioRequest):
 
 
 class Connection(TrioASGIHTTPConnection):
-    """Stops reading from a client while its body's reader is behind."""
+    """Stops reading from a client while its body's reader is behind.
+
+    When an answer has been given before its request was read to the end, what still comes is thrown
+    away, because hypercorn cannot close a connection while input waits that nobody takes.
+    """
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._is_answered = False
 
     async def handle_messages(  # type: ignore[override]
         self, nursery: trio.Nursery, request: QuartRequest, receive: ASGIReceiveCallable
@@ -124,15 +138,21 @@ class Connection(TrioASGIHTTPConnection):
                 await body.room()
             elif message["type"] == "http.disconnect":
                 break
-        nursery.cancel_scope.cancel()
+        if not self._is_answered:
+            nursery.cancel_scope.cancel()
+        # else hypercorn itself says so while it ends the exchange, and must not be cancelled in that
 
     async def handle_request(  # type: ignore[override]
         self, nursery: trio.Nursery, request: QuartRequest, send: ASGISendCallable
     ) -> None:
+        async def sending(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._is_answered = True
+            await send(message)
+
         response = await self.app.handle_request(request)
-        # Before the answer: the connection cannot be closed while input that nobody takes waits
-        request.body.discard()  # type: ignore[attr-defined]
-        await self._send_response(send, response)
+        cast("Body", request.body).discard()
+        await self._send_response(sending, response)
         nursery.cancel_scope.cancel()
 
 

@@ -63,8 +63,11 @@ class Settings(BaseSettings, EngineConfig):
 
     @property
     def engine(self) -> EngineConfig:
-        """The engine's part."""
-        return EngineConfig(**{name: getattr(self, name) for name in EngineConfig.model_fields})
+        """The engine's part; what it tells components of the server is where clients find it."""
+        values = {name: getattr(self, name) for name in EngineConfig.model_fields}
+        if "storage_api_url" not in self.model_fields_set:
+            values["storage_api_url"] = self.public_url or f"http://{self.address}:{self.port}"
+        return EngineConfig(**values)
 
 
 class _Files(PydanticBaseSettingsSource):
@@ -93,14 +96,14 @@ class _Files(PydanticBaseSettingsSource):
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """Variables that look like ours and are not, each with the name that may have been meant."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    known |= {f"{name}_FILE" for name in known} | CLIENT_VARIABLES
-    found = {
-        name for name in (os.environ if environment is None else environment) if name[:5] == PREFIX
-    }
+    known = {name.upper() for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in known}
+    known |= {name.removeprefix(PREFIX) for name in CLIENT_VARIABLES}
+    given = os.environ if environment is None else environment
+    found = {name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX)}
+    meant = {name: difflib.get_close_matches(name, known, 1) for name in sorted(found - known)}
     return {
-        name: next(iter(difflib.get_close_matches(name, known, 1)), None)
-        for name in sorted(found - known)
+        f"{PREFIX}{name}": f"{PREFIX}{words[0]}" if words else None for name, words in meant.items()
     }
 
 
