@@ -65,7 +65,7 @@ _LAST = (
     sa.select(event_batches.c.last_seq)
     .where(event_batches.c.job_id == sa.bindparam("job_id"))
     .order_by(event_batches.c.first_seq.desc())
-    .limit(1)
+    .limit(_queue.ONE)
 )
 _INSERT = sa.insert(event_batches)
 
@@ -133,7 +133,7 @@ def page(connection: Connection, job_id: int, after: int, limit: int) -> list[Ev
         sa.select(event_batches.c.first_seq)
         .where(of_job, event_batches.c.first_seq <= after + 1)
         .order_by(event_batches.c.first_seq.desc())
-        .limit(1)
+        .limit(_queue.ONE)
         .scalar_subquery()
     )
     rows = connection.execute(

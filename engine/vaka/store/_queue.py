@@ -33,13 +33,15 @@ After that nothing younger is claimed until it fits: a stream of small jobs must
 NOBODY = ""
 """Owner of a lease that was let go."""
 
+ONE: sa.ColumnElement[int] = sa.literal_column("1")
+"""A limit in the statement itself: for a parameter PostgreSQL plans to read a tenth of the table."""
 _OPEN = jobs.c.ended.is_(None)
 
 
 # -- submitting ------------------------------------------------------------------------------------
 
 _IS_LOCKED = (
-    sa.select(jobs.c.id).where(jobs.c.lock_name == sa.bindparam("lock_name"), _OPEN).limit(1)
+    sa.select(jobs.c.id).where(jobs.c.lock_name == sa.bindparam("lock_name"), _OPEN).limit(ONE)
 )
 _INSERT_JOB = sa.insert(jobs)
 _INSERT_SPEC = sa.insert(job_specs)
@@ -161,29 +163,27 @@ _CANDIDATE: tuple[sa.Column[Any], ...] = (
 _CLAIMABLE = jobs.c.claim_class.is_not(None)
 
 
-# Every order below names its key before the id, and no key is compared for equality where a limit
-# follows: either would let a planner walk along the ids instead, past everything that does not match.
+# Every order below names its key before the id, no key is compared for equality where a limit follows,
+# and nothing is joined: each of them let a planner read all jobs, in the order of their ids or to hash
+# them.
 
 
 def _first_of_each(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Id of the oldest claimable job for each value of `key`: one probe of an index per value."""
+    """Id of the oldest claimable job for each value of `key`: two probes of an index per value."""
 
-    def first(*conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+    def first(column: sa.Column[Any], *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
         return (
-            sa.select(jobs.c.id)
+            sa.select(column)
             .where(condition, *conditions)
             .order_by(key, jobs.c.id)
-            .limit(1)
+            .limit(ONE)
             .scalar_subquery()
         )
 
-    last = jobs.alias("last")
-    firsts = sa.select(first().label("id")).cte("firsts", recursive=True)
-    following = first(key > last.c[key.name]).correlate(last)
-    firsts = firsts.union_all(
-        sa.select(following).join_from(firsts, last, last.c.id == firsts.c.id)
-    )
-    return sa.select(firsts.c.id).where(firsts.c.id.is_not(None))
+    some = sa.select(first(key).label("value")).cte("key_values", recursive=True)
+    following = first(key, key > some.c.value)
+    every = some.union_all(sa.select(following).where(some.c.value.is_not(None)))
+    return sa.select(first(jobs.c.id, key >= every.c.value)).where(every.c.value.is_not(None))
 
 
 def _first_after(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -195,7 +195,7 @@ def _first_after(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.S
         sa.select(*_CANDIDATE)
         .where(condition, sa.tuple_(key, jobs.c.id) > position)
         .order_by(key, jobs.c.id)
-        .limit(1)
+        .limit(ONE)
     )
 
 
