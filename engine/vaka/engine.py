@@ -204,6 +204,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         )
         async with AsyncExitStack() as stack:
             previous = None
+            _make_home(config.home)
             if config.worker:
                 previous = stack.enter_context(_Home(config.home, owner)).previous
             store = await stack.enter_async_context(JobStore(config.effective_store_url))
@@ -384,6 +385,17 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         return ComponentDefinition.parse(await self.services.catalog.component(spec.component))
 
 
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "engine.lock").touch()
+    except OSError as error:
+        raise ApplicationError(
+            f"The home {home.absolute()} cannot be used: {error.strerror}. Choose another one, or "
+            "give this user the right to write there."
+        ) from error
+
+
 class _Home:
     """The home folder, held by one working engine at a time."""
 
@@ -394,14 +406,7 @@ class _Home:
         self._owner = owner
 
     def __enter__(self) -> Self:
-        try:
-            self._home.mkdir(parents=True, exist_ok=True)
-            self._file = (self._home / "engine.lock").open("a+")
-        except OSError as error:
-            raise ApplicationError(
-                f"The home {self._home} cannot be used: {error.strerror}. Choose another one or "
-                "give this user the right to write there."
-            ) from error
+        self._file = (self._home / "engine.lock").open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

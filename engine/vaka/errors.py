@@ -17,7 +17,7 @@ EngineError
     ├── PluginError              .plugin  .hook
     ├── InvalidDefinition        a component's definition cannot be used
     ├── ComponentCrashed         .exit_code  .stderr_tail: the component's own application error
-    ├── ImageUnavailable         .reference
+    ├── ImageUnavailable         .reference  .transient
     ├── ContainerLost            .name: the container vanished before its end was seen
     ├── RuntimeUnavailable       the container runtime does not answer
     ├── HomeInUse                .pid: another engine works in this home
@@ -141,11 +141,12 @@ class ComponentCrashed(ApplicationError):
 
 
 class ImageUnavailable(ApplicationError):
-    """An image is not on the host and cannot be pulled."""
+    """An image is not on the host and cannot be pulled; `transient`: it may be later."""
 
-    def __init__(self, message: str, *, reference: str) -> None:
+    def __init__(self, message: str, *, reference: str, transient: bool = False) -> None:
         super().__init__(message)
         self.reference = reference
+        self.transient = transient
 
 
 class ContainerLost(ApplicationError):

@@ -354,6 +354,8 @@ class DefinitionActor:
 
     async def _collect(self, stage: Stage, record: StageRecord, ending: Ending) -> StageRecord:
         """Take what the container has left, and write down that it may go."""
+        image = {"id": record.image, "digests": list(record.digests)}
+        left: dict[str, Any] = {"images": self._left.get("images", {}) | {str(stage.index): image}}
         if stage.kind == "main":
             usage = await trio.to_thread.run_sync(self._read_usage, stage)
             if usage:
@@ -361,10 +363,9 @@ class DefinitionActor:
             if ending.exit.exit_code == 0 and not ending.timed_out:
                 component_state = await trio.to_thread.run_sync(self._read_state, stage)
                 self._events.masker.add(secrets(component_state))
-                await self._keep(component_state=component_state)
+                left["component_state"] = component_state
+        await self._keep(**left)
         exit_ = ending.exit
-        image = {"id": record.image, "digests": list(record.digests)}
-        await self._keep(images=self._left.get("images", {}) | {str(stage.index): image})
         changes: dict[str, Any] = {
             "status": StageStatus.COLLECTED,
             "exit_code": exit_.exit_code,
@@ -503,6 +504,7 @@ class DefinitionActor:
             input_tables=tuple(left.get("input_tables", ())),
             output_tables=tuple(output.get("tables", ())),
             new_state={
+                **JobState.parse(self._plan.state).extra,
                 "component": left.get("component_state", {}),
                 "storage": {"input": left.get("input_state", {"tables": [], "files": []})},
             },

@@ -33,7 +33,8 @@ async def prepare_image(
                 )
             break
         except (ImageUnavailable, trio.TooSlowError) as error:
-            if attempt >= config.pull_attempts or not getattr(error, "transient", True):
+            passing = isinstance(error, trio.TooSlowError) or error.transient
+            if attempt >= config.pull_attempts or not passing:
                 raise
             pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE)
             await events.note(

@@ -296,9 +296,11 @@ class JobActor:
         events: EventLog,
     ) -> None:
         """Keep what the definitions want to find again, each once, and only if nobody was faster."""
+        if spec.component is None or not spec.config:
+            return
         await self._services.store.advance(self._fence, Phase.STATE, len(results))
         for index, (definition, result) in enumerate(zip(plan.definitions, results, strict=True)):
-            if definition.state_version is None or spec.component is None or not spec.config:
+            if definition.state_version is None:
                 continue
             try:
                 await self._services.catalog.put_state(

@@ -53,7 +53,7 @@ def raise_for_ending(
             stderr_tail=tail,
         )
     full = f"{image} container '{name}' failed: ({code}) {message}"
-    if definition.no_application_errors:
+    if definition.logging.no_application_errors:
         raise ContainerFailed(full, exit_code=code, stderr_tail=tail)
     raise ComponentCrashed(full, exit_code=code, stderr_tail=tail)
 

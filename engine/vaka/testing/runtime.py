@@ -464,7 +464,9 @@ class FakeRuntime(ContainerRuntime):
         await trio.sleep(image.pull_seconds)
         if image.pull_error is not None:
             raise ImageUnavailable(
-                f"Cannot pull image '{reference}': {image.pull_error}", reference=reference
+                f"Cannot pull image '{reference}': {image.pull_error}",
+                reference=reference,
+                transient=True,
             )
         self.host._pulled.add(reference)
 

@@ -1,0 +1,48 @@
+"""An engine on simulated time: a real store and embedded Storage, a host that plays scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from vaka import Engine, EngineConfig
+from vaka.hooks import ContainerRuntime, hookimpl
+from vaka.testing import FakeHost, FakeRuntime
+from vaka.testing.clock import thread_aware
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def clock(autojump_clock: MockClock) -> Iterator[MockClock]:
+    """Simulated time that waits for worker threads."""
+    with thread_aware(autojump_clock):
+        yield autojump_clock
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    """The host that containers of `make_engine` run on."""
+    return FakeHost()
+
+
+@pytest.fixture
+def make_engine(clock: MockClock, host: FakeHost, tmp_path: Path) -> MakeEngine:
+    """Makes engines on one home and one host, as restarts would; settings are EngineConfig's."""
+
+    def make(*plugins: object, **settings: Any) -> Engine:
+        @hookimpl
+        def vaka_container_runtime(url: str) -> ContainerRuntime:
+            return FakeRuntime(host=host)
+
+        return Engine(
+            EngineConfig(home=tmp_path / "home", **settings),
+            plugins=[SimpleNamespace(vaka_container_runtime=vaka_container_runtime), *plugins],
+        )
+
+    return make
