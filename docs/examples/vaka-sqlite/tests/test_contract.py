@@ -1,0 +1,23 @@
+"""The contract that every mapping backend keeps."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from vaka.hooks import MappingBackend
+from vaka.testing import MappingBackendContract
+from vaka_sqlite import SqliteBackend
+
+
+class TestSqliteBackend(MappingBackendContract):
+    """Everything that is asked of a mapping backend."""
+
+    @pytest.fixture
+    async def backend(self, tmp_path: Path) -> AsyncIterator[MappingBackend]:
+        backend = SqliteBackend(tmp_path / "storage.db")
+        await backend.open()
+        try:
+            yield backend
+        finally:
+            await backend.aclose()
