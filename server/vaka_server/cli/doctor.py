@@ -33,6 +33,7 @@ LIKELY = ("busybox", "alpine", "debian", "ubuntu", "python", "pybase")
 """Images that are likely to have `cp`; then the smallest ones."""
 TRIES = 6
 LABEL = "vaka.doctor"
+"""Marks the containers of a probe, with the folder that is probed."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -319,7 +320,7 @@ async def _probe(docker: Docker, image: str, folder: Path, secret: str, user: st
         "Entrypoint": ["cp"],
         "Cmd": ["/probe/token", "/probe/answer"],
         "User": user,
-        "Labels": {LABEL: "1"},
+        "Labels": {LABEL: str(folder.parent)},
         "NetworkDisabled": True,
         "HostConfig": {
             "Binds": [f"{folder}:/probe"],
@@ -355,7 +356,7 @@ async def _probe(docker: Docker, image: str, folder: Path, secret: str, user: st
         return _elsewhere(folder)
     if status in {126, 127}:
         return None
-    if "No such file" in said or "can't stat" in said:
+    if "No such file" in said:
         return _elsewhere(folder)
     return Check(
         "mount",
@@ -370,7 +371,7 @@ async def _probe_archive(docker: Docker, image: str, folder: Path, secret: str) 
     config: dict[str, Any] = {
         "Image": image,
         "Cmd": ["none"],
-        "Labels": {LABEL: "1"},
+        "Labels": {LABEL: str(folder.parent)},
         "HostConfig": {"Binds": [f"{folder}:/probe:ro"], "NetworkMode": "none"},
     }
     container: DockerContainer | None = None

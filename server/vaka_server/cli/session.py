@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import trio
 import typer
 
 from vaka_server.cli import text
 from vaka_server.cli.client import Client, Progress
+
+if TYPE_CHECKING:
+    from vaka_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +74,26 @@ class Session:
             async with HttpClient(self.url, self.token) as server:
                 yield server
             return
-        from vaka_server import logs, settings  # noqa: PLC0415
+        from vaka_server import logs  # noqa: PLC0415
         from vaka_server.cli.embedded import EmbeddedClient  # noqa: PLC0415
 
         logs.configure("WARNING", "text")
-        async with EmbeddedClient(settings.load(home=self.home), works=works) as engine:
+        async with EmbeddedClient(self.settings(), works=works) as engine:
             yield engine
+
+    def settings(self, **overrides: Any) -> Settings:
+        """The settings of this machine; `overrides` that are not None win.
+
+        Raises:
+            Usage: the environment or an option says what cannot be.
+        """
+        from vaka.errors import InvalidInput  # noqa: PLC0415
+        from vaka_server import settings  # noqa: PLC0415
+
+        try:
+            return settings.load(home=self.home, **overrides)
+        except InvalidInput as error:
+            raise Usage(error.message) from error
 
     def show(self, document: Any, for_people: Callable[[], str]) -> None:
         """Print an answer: its document with `--json`, else words."""

@@ -22,11 +22,11 @@ def register(app: typer.Typer) -> None:
 async def init(session: Session) -> None:
     """Make a home and print its admin token, which is shown only now."""
     from vaka import Engine  # noqa: PLC0415 - commands load only what they use
-    from vaka_server import home, logs, settings  # noqa: PLC0415
+    from vaka_server import home, logs  # noqa: PLC0415
     from vaka_server.bootstrap import first_token  # noqa: PLC0415
 
     logs.configure("WARNING", "text")
-    wanted = settings.load(home=session.home)
+    wanted = session.settings()
     config = wanted.engine.model_copy(update={"worker": False})
     with home.hold(config.home, create=True):
         async with Engine(config) as engine:
@@ -62,8 +62,7 @@ async def serve(
     from vaka_server import logs, settings  # noqa: PLC0415
     from vaka_server import serve as server  # noqa: PLC0415
 
-    # what is bad for the log must not keep the server from saying what is bad
-    wanted = settings.load(home=session.home, address=host, port=port, log_format=log_format)
+    wanted = session.settings(address=host, port=port, log_format=log_format)
     logs.configure(wanted.log_level, wanted.log_format)
     for name, meant in settings.unknown_variables().items():
         server.log.warning("setting.unknown", extra={"variable": name, "meant": meant})
@@ -82,13 +81,12 @@ async def serve(
 
 async def doctor(session: Session) -> Exit:
     """Check whether this machine, or the server named by --url, can run jobs; say what to do."""
-    from vaka_server import settings  # noqa: PLC0415
     from vaka_server.cli import doctor as checks  # noqa: PLC0415
 
     if session.url:
         examination = checks.examine_server(session.url, session.token)
     else:
-        examination = checks.examine(settings.load(home=session.home))
+        examination = checks.examine(session.settings())
     found: list[checks.Check] = []
     async with aclosing(examination) as stream:
         async for check in stream:

@@ -117,14 +117,12 @@ def explain(job: Mapping[str, Any]) -> str:
     reason = _reason(str(cause.get("kind") or ""), evidence)
     if reason is None:
         return message or "It failed; nothing more is known."
-    # the author's own words are better than ours, unless ours are all that is more than canned
-    if job.get("error") == "user" and message and cause.get("kind") == "user_error":
-        return f"{reason}: {message}"
-    exception = (job.get("result") or {}).get("exceptionId")
-    tail = f" The log has it as {exception}." if job.get("error") == "application" else ""
-    if job.get("error") == "user" and message and message not in reason:
-        return f"{reason}: {message}"
-    return f"{reason}.{tail}"
+    if job.get("error") == "application":
+        # the message is canned then, and says nothing
+        return f"{reason}. The log has it as {(job.get('result') or {}).get('exceptionId')}."
+    if not message or message.rstrip(".") in reason:
+        return f"{reason}."
+    return f"{reason}: {message}"
 
 
 def _reason(kind: str, evidence: Mapping[str, Any]) -> str | None:
@@ -134,12 +132,8 @@ def _reason(kind: str, evidence: Mapping[str, Any]) -> str | None:
         case "user_error" if code is not None:
             return f"The component ended with exit code {code}, a user error"
         case "application_error" if code is not None:
-            tail = (
-                clean(str(evidence.get("stderr_tail") or "").strip().splitlines()[-1:][0])
-                if (str(evidence.get("stderr_tail") or "").strip())
-                else ""
-            )
-            said = f"; its last words: {tail}" if tail else ""
+            words = str(evidence.get("stderr_tail") or "").strip().splitlines()
+            said = f"; its last words: {clean(words[-1])}" if words else ""
             return f"The component failed with exit code {code}{said}"
         case "out_of_memory":
             peak = evidence.get("peak_bytes")

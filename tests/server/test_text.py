@@ -1,0 +1,196 @@
+"""What the command line prints: nothing that a terminal acts on, and why a job ended."""
+
+from typing import Any
+
+import pytest
+
+from vaka_server.cli import text
+from vaka_server.cli.data import parse_where
+from vaka_server.cli.session import Usage
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("plain", "plain"),
+        ("žluťoučký\tkůň 😀", "žluťoučký\tkůň 😀"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[2J\x1b[1;1Hcleared", "cleared"),
+        ("\x1b]0;new title\x07after", "after"),
+        ("\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b]52;c;aGFjaw==\x07clipboard", "clipboard"),
+        ("\x1bPdevice\x1b\\control", "control"),
+        ("\x9b31mred", "red"),
+        ("\x9dtitle\x9cafter", "after"),
+        ("unfinished \x1b]0;title", "unfinished "),
+        ("over\rwritten\x08\x7f\x00", "overwritten"),
+        ("\u202egnp.exe", "gnp.exe"),
+        ("zero\u200bwidth\u2066x\u2069", "zerowidthx"),
+        ("two\r\nlines\nhere", "two lines here"),
+        ("\x1b", ""),
+        ("\x1b[", ""),
+        ("\x1bc reset", " reset"),
+    ],
+)
+def test_a_terminal_has_nothing_to_act_on(raw: str, shown: str) -> None:
+    assert text.clean(raw) == shown
+
+
+def test_json_for_programs_is_ascii() -> None:
+    assert text.to_json({"a": "\x9b1m\u202e"}).isascii()
+
+
+def test_a_table_is_aligned_and_clean() -> None:
+    rows: list[dict[str, Any]] = [
+        {"a": "x", "b": None, "c": ["k", "l"]},
+        {"a": "\x1b[31mlonger", "b": True, "c": []},
+    ]
+    assert text.table(rows, {"a": "A", "b": "BEE", "c": "C"}) == (
+        "A       BEE  C\nx       -    k, l\nlonger  yes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(None, "-"), (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.5e9, "2.5 GB")],
+)
+def test_sizes(count: Any, shown: str) -> None:
+    assert text.size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "-"), (1.25, "1.2 s"), (61, "1 min 01 s"), (3 * 3600 + 60, "3 h 01 min")],
+)
+def test_durations(seconds: float | None, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
+def job(status: str, cause: Any = None, **members: Any) -> dict[str, Any]:
+    return {
+        "status": status,
+        "cause": cause,
+        "error": None,
+        "result": {},
+        "terminatedBy": {"id": None, "description": None},
+        "progress": {"phase": None},
+        **members,
+    }
+
+
+def failed(kind: str, whose: str, message: str, **evidence: Any) -> dict[str, Any]:
+    result = {"message": message, "exceptionId": "docker-1"}
+    return job("error", {"kind": kind, "evidence": evidence}, error=whose, result=result)
+
+
+CANNED = "Internal error occurred, please contact support@keboola.com"
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (
+            job("waiting"),
+            "It waits for a free slot, or for another job of the same configuration to end.",
+        ),
+        (job("processing", progress={"phase": "stage"}), "It runs (a container is at work)."),
+        (
+            job("terminating", terminatedBy={"id": "1", "description": "me"}),
+            "It is being stopped by me; it ends when nothing of it lives.",
+        ),
+        (
+            job("success", result={"message": "Component processing finished."}),
+            "Component processing finished.",
+        ),
+        (job("cancelled"), "It was cancelled before it started."),
+        (
+            job("terminated", terminatedBy={"id": "7", "description": None}),
+            "It was stopped by 7 while it ran.",
+        ),
+        (
+            failed("user_error", "user", "The password is wrong.\x1b[2J", exit_code=1),
+            "The component ended with exit code 1, a user error: The password is wrong.",
+        ),
+        (
+            failed(
+                "application_error",
+                "application",
+                CANNED,
+                exit_code=2,
+                stderr_tail="a\nKeyError: b",
+            ),
+            "The component failed with exit code 2; its last words: KeyError: b. "
+            "The log has it as docker-1.",
+        ),
+        (
+            failed("application_error", "application", CANNED, exit_code=2, stderr_tail=""),
+            "The component failed with exit code 2. The log has it as docker-1.",
+        ),
+        (
+            failed(
+                "out_of_memory",
+                "user",
+                "Component out of memory",
+                limit_bytes=256_000_000,
+                peak_bytes=255_000_000,
+            ),
+            "The component was ended because it needed more memory than its limit of 256.0 MB (it "
+            "had used 255.0 MB); raise `memory` in its definition: Component out of memory",
+        ),
+        (
+            failed("timeout", "user", "Too long", seconds=3600, setting="process_timeout"),
+            "It ran longer than the 1 h 00 min that process_timeout allows: Too long",
+        ),
+        (
+            failed("killed", "application", CANNED, exit_code=137),
+            "The container was killed from outside (exit code 137). The log has it as docker-1.",
+        ),
+        (
+            failed("container_lost", "application", CANNED, container="vaka-1"),
+            "The container vaka-1 vanished before its end was seen. The log has it as docker-1.",
+        ),
+        (
+            failed("image_unavailable", "application", CANNED, reference="a:1", detail="no route."),
+            "The image a:1 is not on the host and cannot be pulled: no route. "
+            "The log has it as docker-1.",
+        ),
+        (
+            failed("configuration", "user", "Row r not found.", detail="Row r not found."),
+            "The configuration cannot be used: Row r not found.",
+        ),
+        (
+            failed("internal", "application", CANNED, error="KeyError"),
+            "The engine itself failed (KeyError). The log has it as docker-1.",
+        ),
+        (job("error", error="user", result={"message": "Just words."}), "Just words."),
+        (job("error"), "It failed; nothing more is known."),
+    ],
+)
+def test_one_sentence_says_where_a_job_is_or_why_it_ended(
+    document: dict[str, Any], sentence: str
+) -> None:
+    assert text.explain(document) == sentence
+
+
+@pytest.mark.parametrize(
+    ("condition", "parsed"),
+    [
+        (None, (None, (), "eq")),
+        ("a=b", ("a", ("b",), "eq")),
+        ("a = b c ", ("a", ("b c",), "eq")),
+        ("a=", ("a", ("",), "eq")),
+        ("a=b|c", ("a", ("b", "c"), "eq")),
+        ("a!=b", ("a", ("b",), "ne")),
+        ("a<=5", ("a", ("5",), "le")),
+        ("a<5", ("a", ("5",), "lt")),
+        ("a>=x=y", ("a", ("x=y",), "ge")),
+        ("a=b<c", ("a", ("b<c",), "eq")),
+    ],
+)
+def test_conditions(condition: str | None, parsed: Any) -> None:
+    assert parse_where(condition) == parsed
+
+
+def test_a_condition_needs_an_operator() -> None:
+    with pytest.raises(Usage):
+        parse_where("a")
