@@ -6,6 +6,7 @@ a stage finds its container by name, and what staging out stores carries keys th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from vaka.actors.stages import (
     job_folder,
 )
 from vaka.actors.verdicts import raise_for_ending
+from vaka.errors import EngineError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import stage_files, stage_tables
 from vaka.mapping.outputs import OutputContext, store
@@ -42,6 +44,8 @@ from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
 from vaka.models.state import JobState, parse_state_file, parse_usage
 from vaka.models.storage import StorageScope
 from vaka.store import Fence
+
+log = logging.getLogger(__name__)
 
 LONGEST_TIMEOUT = 86_400
 """Seconds that a configuration may let its main container run."""
@@ -125,9 +129,10 @@ class DefinitionActor:
         stages = await self._chain(unit)
         if not records and not self._is_past(Phase.STAGING_IN):
             await self._stage_in(unit, state)
-        if not self._is_past(Phase.STAGE):
-            await self._run_stages(unit, stages, records, state)
-        await self._stage_out(unit)
+        async with trio.open_nursery() as removals:
+            if not self._is_past(Phase.STAGE):
+                await self._run_stages(unit, stages, records, state, removals)
+            await self._stage_out(unit)
         await self._events.note(
             "info",
             f"Finished component {self._main.id} (row {self._index + 1} of {self._total})",
@@ -246,6 +251,7 @@ class DefinitionActor:
         stages: Sequence[Stage],
         records: Mapping[int, StageRecord],
         state: JobState,
+        removals: trio.Nursery,
     ) -> None:
         images = await self._images(stages, records)
         for stage in stages:
@@ -257,7 +263,7 @@ class DefinitionActor:
                 await trio.to_thread.run_sync(self._folder.advance, step)
             if record is None or record.status is not StageStatus.COLLECTED:
                 record = await self._run_stage(unit, stage, images[stage.index], record, state)
-            await self._remove_container(record.container)
+            removals.start_soon(self._remove_container, record.container)
 
     async def _images(
         self, stages: Sequence[Stage], records: Mapping[int, StageRecord]
@@ -443,8 +449,13 @@ class DefinitionActor:
         )
 
     async def _remove_container(self, name: str) -> None:
-        await self._services.runtime.remove(name)
-        self._containers.discard(name)
+        """Remove what has ended, beside the work that goes on. The job's end makes sure of it."""
+        try:
+            await self._services.runtime.remove(name)
+        except EngineError as error:
+            log.warning("container.kept", extra={"container": name, "error": str(error)})
+        else:
+            self._containers.discard(name)
 
     # -- staging out -----------------------------------------------------------------------------
 
