@@ -1,0 +1,73 @@
+"""`python -m tests.bench`: one line a measure, exit code 1 when one falls short.
+
+    measure | ours | reference | ratio | target | met (or short)
+
+Lines that begin with # say more about the measure above them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+from tests.bench import jobs, memory, server, tables
+from tests.bench.measuring import Measure
+
+MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
+    ("job overhead", "submit to start"): jobs.measure_sequential,
+    ("8 at a time",): jobs.measure_concurrent,
+    ("load", "export", "incremental"): tables.measure,
+    ("memory",): memory.measure,
+    ("run requests",): server.measure_requests,
+    ("idle CPU", "idle memory"): server.measure_idle,
+    ("cold start",): server.measure_cold_start,
+}
+"""What measures each, by the names of its lines: those that come out of one run are together."""
+
+
+def main(arguments: list[str]) -> int:
+    names = [name for group in MEASURES for name in group]
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        choices=names,
+        help=f"measure this alone; may be given again: {', '.join(names)}",
+    )
+    options = parser.parse_args(arguments)
+    wanted = options.only or names
+    found: list[Measure] = []
+    began = time.monotonic()
+    for group, measure in MEASURES.items():
+        if not set(group) & set(wanted):
+            continue
+        results = [each for each in trio.run(measure) if each.name in wanted]
+        found.extend(results)
+        if not options.json:
+            for each in results:
+                print(each.line)
+                for note in each.notes:
+                    print(f"#   {note}")
+            sys.stdout.flush()
+    met = all(each.met for each in found)
+    seconds = time.monotonic() - began
+    if options.json:
+        document = {
+            "met": met,
+            "seconds": round(seconds, 1),
+            "measures": [each.document for each in found],
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        print(f"# {sum(each.met for each in found)} of {len(found)} met, in {seconds:.0f} s")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
