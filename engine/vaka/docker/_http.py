@@ -18,6 +18,8 @@ from vaka.docker.types import SENTINEL
 from vaka.docker.utils import httpize
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from vaka.docker._endpoint import Endpoint
     from vaka.docker.types import Body, SupportsRead, Timeout
 
@@ -137,11 +139,15 @@ class HTTP:
         sent = {"Content-Type": "application/json"}
         if headers:
             sent.update(headers)
-        content: bytes | AsyncIterable[bytes] | None = None
+        content: bytes | None = None
+        stream: httpx.AsyncByteStream | None = None
         if json_body is not None:
             content = json.dumps(json_body).encode()
+        elif isinstance(body, bytes | bytearray | memoryview):
+            content = bytes(body)
         elif body is not None:
-            content = _content(body)
+            stream = _Upload(body)
+            sent |= {"Host": self._base_url.netloc.decode(), "Transfer-Encoding": "chunked"}
         target = f"/{self.api_version}/" if versioned else "/"
         target += quote(path, safe="/:@+=,~$!*'()")
         if params:
@@ -152,7 +158,12 @@ class HTTP:
         if seconds is not None:
             extensions["deadline"] = anyio.current_time() + seconds
         request = httpx.Request(
-            method, self._base_url, headers=sent, content=content, extensions=extensions
+            method,
+            self._base_url,
+            headers=sent,
+            content=content,
+            stream=stream,
+            extensions=extensions,
         )
         try:
             return await self._transport.handle_async_request(request)
@@ -220,18 +231,22 @@ def _seconds(timeout: Timeout, default: float | None) -> float | None:
     return timeout.total
 
 
-def _content(body: Body) -> bytes | AsyncIterable[bytes]:
-    if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body)
-    if isinstance(body, AsyncIterable):
-        return body
-    if hasattr(body, "read"):
-        return _FileContent(body)
-    raise TypeError(f"bytes, an open file or an async iterable of bytes is needed, not {body!r}")
+class _Upload(httpx.AsyncByteStream):
+    """What a caller sends bit by bit, as a request's body."""
+
+    def __init__(self, body: SupportsRead[bytes] | AsyncIterable[bytes]) -> None:
+        if not isinstance(body, AsyncIterable) and not hasattr(body, "read"):
+            raise TypeError(
+                f"bytes, an open file or an async iterable of bytes is needed, not {body!r}"
+            )
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._body) if isinstance(self._body, AsyncIterable) else _Reads(self._body)
 
 
-class _FileContent:
-    """An open file as a stream: read in a worker thread, unless it is in memory anyway.
+class _Reads:
+    """An open file, read in a worker thread unless it is in memory anyway.
 
     A call that is cancelled waits for the read under way.
     """
@@ -239,7 +254,7 @@ class _FileContent:
     def __init__(self, file: SupportsRead[bytes]) -> None:
         self._file = file
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:

@@ -208,8 +208,9 @@ class Objects:
     """The objects of a stream, as they come: the stream is opened at the first, closed at the end.
 
     With `raise_errors`, an object that reports an error is raised instead of given: a daemon that has
-    begun with status 200 can say only so that a pull, push, build or load failed. A loop that is left
-    early lets go of the connection at `aclose`, or when nobody holds this any more.
+    begun with status 200 can say only so that a pull, push, build or load failed. An error or cancelling
+    ends it. A loop that is left early lets go of the connection at `aclose`, or when nobody holds this
+    any more.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Response]], *, raise_errors: bool) -> None:
@@ -225,14 +226,23 @@ class Objects:
     async def __anext__(self) -> dict[str, Any]:
         if self._closed:
             raise StopAsyncIteration
+        try:
+            item = await self._read()
+        except BaseException:  # as a generator would: nobody else will close it
+            await self.aclose()
+            raise
+        if item is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return item
+
+    async def _read(self) -> dict[str, Any] | None:
         if self._lines is None:
             self._response = await self._connect()
             self._lines = JSONLines(self._response)
         item = await self._lines.read()
-        failed = item is not None and ("error" in item or "errorDetail" in item)
-        if item is None or (failed and self._raise_errors):
-            await self.aclose()
-            raise StopAsyncIteration if item is None else stream_error(item)
+        if self._raise_errors and item is not None and ("error" in item or "errorDetail" in item):
+            raise stream_error(item)
         return item
 
     async def aclose(self) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import select
 import socket
-import warnings
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, cast
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import h11
 import httpx
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, UNIXSocketStream
 
 from vaka.docker._tls import TLSStream
 
@@ -38,6 +37,8 @@ MOST_IDLE = 64
 burst of a thousand is not kept; more than this many calls at the same instant are rare."""
 IDLE_SECONDS = 60.0
 """How long an idle TCP connection is trusted: firewalls forget silently, after minutes."""
+QUEUE_FULL_SECONDS = 0.005
+"""How long to wait before knocking again at a socket with a full queue."""
 MOST_HEADER = 65536
 """Bytes of a response's head."""
 
@@ -103,12 +104,6 @@ class Transport(httpx.AsyncBaseTransport):
         for connection in connections:
             await self.discard(connection)
 
-    def __del__(self) -> None:
-        if self._open and not self._closed:
-            warnings.warn(
-                f"unclosed Docker client {self!r}", ResourceWarning, stacklevel=1, source=self
-            )
-
     async def discard(self, connection: Connection) -> None:
         """Close `connection`, without waiting for the other side, cancelled or not."""
         self._open.discard(connection)
@@ -157,7 +152,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 async def _connect(endpoint: Endpoint) -> ByteStream:
     if endpoint.path is not None:
-        return await anyio.connect_unix(endpoint.path)
+        return await _connect_unix(endpoint.path)
     tcp = await anyio.connect_tcp(endpoint.host, endpoint.port)
     try:
         raw = tcp.extra(SocketAttribute.raw_socket)  # noqa: S610 - no SQL here
@@ -173,6 +168,24 @@ async def _connect(endpoint: Endpoint) -> ByteStream:
             await tcp.aclose()
         raise
     return tls
+
+
+async def _connect_unix(path: str) -> ByteStream:
+    # Connecting to a socket of this machine never waits: it is done, refused, or, when the daemon's
+    # queue is full, to be tried again. anyio takes that last answer for a connection under way, which
+    # on Trio looks made when it is not, and on asyncio spins.
+    while True:
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            raw.setblocking(False)
+            raw.connect(path)
+            return await UNIXSocketStream.from_socket(raw)
+        except BlockingIOError:
+            raw.close()
+            await anyio.sleep(QUEUE_FULL_SECONDS)
+        except BaseException:
+            raw.close()
+            raise
 
 
 class Connection:
@@ -217,8 +230,6 @@ class Connection:
                 await self._send(http.send(h11.Data(data=chunk)) or b"")
             if end := http.send(h11.EndOfMessage()):
                 await self._send(end)
-        except h11.LocalProtocolError as error:
-            raise httpx.LocalProtocolError(str(error)) from error
         except anyio.ClosedResourceError as error:
             raise httpx.WriteError(_reason(error)) from error
         except anyio.BrokenResourceError:

@@ -46,6 +46,7 @@ class _Messages(Generic[_S]):
         self._connecting = anyio.Lock()
         self._connected: tuple[_S, MessageReader] | None = None
         self._closed = False
+        self._entered = False
 
     async def read_out(self) -> Message | None:
         """The next message; None at the end. Cancelling it loses nothing: call it again.
@@ -79,7 +80,14 @@ class _Messages(Generic[_S]):
         return self
 
     async def __anext__(self) -> Message:
-        message = None if self._closed else await self.read_out()
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            message = await self.read_out()
+        except BaseException:
+            if not self._entered:  # as a generator would: nobody else will close it
+                await self.aclose()
+            raise
         if message is None:
             await self.aclose()
             raise StopAsyncIteration
@@ -87,6 +95,7 @@ class _Messages(Generic[_S]):
 
     async def __aenter__(self) -> Self:
         await self._open()
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -102,8 +111,9 @@ class Output(_Messages[Source]):
     """A container's output: iterate over it, and each `Message` comes as soon as it is there.
 
     As a context manager it is connected once the block is entered (so that nothing is missed of a
-    container that is started inside) and let go of at the block's end. Without one, the first message
-    connects and the end lets go.
+    container that is started inside) and let go of at the block's end; a read that is cancelled inside
+    loses nothing and may be repeated. Without one, the first message connects, and the end, an error or
+    cancelling lets go.
     """
 
 
