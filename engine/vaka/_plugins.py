@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -150,7 +150,7 @@ class Plugins:
     ) -> object:
         try:
             wanted = {name: arguments[name] for name in implementation.argnames}
-            return cast(object, implementation.function(**wanted))
+            answer: object = implementation.function(**wanted)
         except EngineError:
             raise
         except Exception as error:
@@ -159,6 +159,7 @@ class Plugins:
                 plugin=implementation.plugin_name,
                 hook=hook,
             ) from error
+        return answer
 
     def _checked(self, answer: object, kind: type[T], plugin: str, hook: str) -> T:
         if not isinstance(answer, kind):

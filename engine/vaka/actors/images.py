@@ -21,27 +21,7 @@ async def prepare_image(
     Raises:
         ImageUnavailable: it does not exist, may not be pulled, or could not be pulled in all tries.
     """
-    config = services.config
-    attempt = 0
-    while True:
-        attempt += 1
-        auth = services.plugins.registry_auth(reference)
-        try:
-            with trio.fail_after(config.pull_timeout):
-                image = await services.runtime.prepare_image(
-                    reference, digest=digest or None, auth=auth
-                )
-            break
-        except (ImageUnavailable, trio.TooSlowError) as error:
-            passing = isinstance(error, trio.TooSlowError) or error.transient
-            if attempt >= config.pull_attempts or not passing:
-                raise
-            pause = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE)
-            await events.note(
-                "notice",
-                f"Image {reference} could not be pulled, trying again in {pause:g} s: {error}",
-            )
-            await trio.sleep(pause)
+    image = await _patiently(services, reference, digest, events)
     await events.write(
         Entry(
             "image.prepared",
@@ -54,3 +34,28 @@ async def prepare_image(
         )
     )
     return image
+
+
+async def _patiently(
+    services: Services, reference: str, digest: str, events: EventLog
+) -> ImageInfo:
+    config = services.config
+    pause = FIRST_PAUSE
+    for attempts_left in range(config.pull_attempts - 1, -1, -1):
+        auth = services.plugins.registry_auth(reference)
+        try:
+            with trio.fail_after(config.pull_timeout):
+                return await services.runtime.prepare_image(
+                    reference, digest=digest or None, auth=auth
+                )
+        except (ImageUnavailable, trio.TooSlowError) as error:
+            passing = isinstance(error, trio.TooSlowError) or error.transient
+            if not passing or not attempts_left:
+                raise
+            await events.note(
+                "notice",
+                f"Image {reference} could not be pulled, trying again in {pause:g} s: {error}",
+            )
+        await trio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+    raise AssertionError("pull_attempts is at least 1")

@@ -9,6 +9,7 @@ stored twice. What its tasks raise becomes the job's outcome here and goes no fu
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ NOTHING_EXECUTED = "No configurations executed."
 TERMINATED = "Job has been terminated"
 CLEANUP_RETRY = 5.0
 """Seconds before a container that could not be removed is tried again."""
+STORE_RETRY = 1.0
+"""Seconds before the store is asked again after it did not answer."""
 PLAN = -1
 """Key of the plan among what a job's definitions leave in the journal."""
 
@@ -197,12 +200,23 @@ class JobActor:
                 return
 
     async def _release(self) -> None:
-        """Give the lease back, so that the job need not wait for it to run out."""
-        with trio.move_on_after(self._services.config.cleanup_timeout, shield=True):
-            try:
-                await self._services.store.release(self._fence)
-            except (StoreUnavailable, LeaseLost):
-                return
+        """Give the lease back, so that the job goes on at once, here or elsewhere.
+
+        An owner's own leases do not run out while it renews them, so this tries until the store
+        answers; only an engine that is leaving gives up, and its leases run out with it.
+        """
+        with trio.CancelScope(shield=True) as scope:
+            while True:
+                if self._abandoned and scope.deadline == math.inf:
+                    scope.deadline = trio.current_time() + self._services.config.cleanup_timeout
+                try:
+                    await self._services.store.release(self._fence)
+                except StoreUnavailable:
+                    await trio.sleep(STORE_RETRY)
+                except LeaseLost:
+                    return
+                else:
+                    return
 
     # -- the work ------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def raise_for_ending(
 def error_message(reader: OutputReader) -> str:
     """What a failed container says of it: its standard error, else its output."""
     for stream in ("stderr", "stdout"):
-        text = reader.excerpts[stream].text()  # type: ignore[index]
+        text = reader.excerpts[stream].text()
         if text:
             return text
     return NO_MESSAGE
