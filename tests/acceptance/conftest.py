@@ -1,0 +1,155 @@
+"""A real server as a process of its own, that a test may kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.acceptance.images import Images
+
+STARTS = 60.0
+"""Seconds within which a server answers: a bound, no measure."""
+PATIENCE = 120.0
+
+
+class Server:
+    """`vaka serve` on one home. `start` it, `kill` it, start it again; `vaka` runs the command."""
+
+    def __init__(self, home: Path, instance: str) -> None:
+        self.home = home
+        self.instance = instance
+        self.token = ""
+        self.url = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("VAKA_")}
+        return {
+            **kept,
+            "VAKA_HOME": str(self.home),
+            "VAKA_INSTANCE": self.instance,
+            "VAKA_RECONCILE_INTERVAL": "1",
+        }
+
+    def start(self) -> None:
+        """Start the server and return once it answers."""
+        if not self.token:
+            made = json.loads(self.run("init", "--json").stdout)
+            self.token = made["token"]
+        log = (self.home / "server.log").open("a")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vaka_server", "serve", "--port", "0", "--json"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        log.close()
+        assert self._process.stdout is not None
+        told = ""
+        while not told.endswith("}\n"):
+            line = self._process.stdout.readline()
+            assert line, f"the server ended at once: {(self.home / 'server.log').read_text()}"
+            told += line
+        self.url = json.loads(told)["url"]
+        deadline = time.monotonic() + STARTS
+        while httpx.get(f"{self.url}/readyz").status_code != 200:
+            assert time.monotonic() < deadline, "the server does not become ready"
+
+    def kill(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
+        """End the server's process, and only that."""
+        assert self._process is not None
+        self._process.send_signal(with_signal)
+        self._process.wait(PATIENCE)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`vaka` without a server, as one finished process; fails the test when it fails."""
+        return self._vaka(self.environment, words)
+
+    def vaka(self, *words: str) -> Any:
+        """`vaka --json` against the server; what it answered."""
+        environment = {**self.environment, "VAKA_URL": self.url, "VAKA_TOKEN": self.token}
+        return json.loads(self._vaka(environment, (*words, "--json")).stdout or "null")
+
+    def _vaka(
+        self, environment: dict[str, str], words: tuple[str, ...]
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "vaka_server", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, f"vaka {words}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        return httpx.get(
+            self.url + path, params=parameters, headers={"X-StorageApi-Token": self.token}
+        )
+
+    def post(self, path: str, body: Any = None) -> httpx.Response:
+        return httpx.post(
+            self.url + path, json=body, headers={"X-StorageApi-Token": self.token}, timeout=60
+        )
+
+    def events(self, job: str) -> list[dict[str, Any]]:
+        answer = self.get(f"/queue/jobs/{job}/events")
+        assert answer.status_code == 200, answer.text
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    def logged(self, job: str) -> list[str]:
+        return [event["message"] for event in self.events(job) if event["kind"] == "log"]
+
+    def wait_for_line(self, job: str, line: str) -> None:
+        """Return once a job's container has printed this line and it is stored."""
+        deadline = time.monotonic() + PATIENCE
+        while line not in self.logged(job):
+            assert time.monotonic() < deadline, f"{line!r} never came: {self.events(job)}"
+
+    def wait(self, job: str) -> dict[str, Any]:
+        """Return once a job has ended; its resource."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            resource: dict[str, Any] = self.get(f"/queue/job/{job}").json()
+            if resource["isFinished"]:
+                return resource
+            assert time.monotonic() < deadline, f"job {job} does not end: {resource}"
+
+
+@pytest.fixture
+def server(docker_host: str, tmp_path: Path) -> Iterator[Server]:
+    """A server on a new home; not started."""
+    home = tmp_path / "home"
+    home.mkdir()
+    server = Server(home, f"test-{secrets.token_hex(4)}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def images(docker_host: str, busybox_image: str) -> Iterator[Images]:
+    """Makes images for components of the tests."""
+    images = Images(docker_host, busybox_image)
+    yield images
+    images.close()

@@ -1,0 +1,78 @@
+"""Images and containers of acceptance tests, through the daemon's own API."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+PATIENCE = 120.0
+
+
+class Images:
+    """Makes images that run a shell script, from one that has a shell."""
+
+    def __init__(self, docker_host: str, base: str) -> None:
+        path = docker_host.removeprefix("unix://")
+        self._daemon = httpx.Client(
+            base_url="http://docker",
+            transport=httpx.HTTPTransport(uds=path),
+            timeout=PATIENCE,
+        )
+        self._base = base
+
+    def close(self) -> None:
+        self._daemon.close()
+
+    def script(self, text: str) -> str:
+        """Reference of an image whose command is this shell script."""
+        tag = hashlib.sha256(f"{self._base}\n{text}".encode()).hexdigest()[:16]
+        reference = f"vaka-test/script:{tag}"
+        if self._daemon.get(f"/images/{reference}/json").status_code == 200:
+            return reference
+        made = self._call(
+            "POST", "/containers/create", {"Image": self._base, "Cmd": ["sh", "-c", text]}
+        )
+        change = quote(f"CMD {json.dumps(['sh', '-c', text])}")
+        repository, _, name = reference.partition(":")
+        self._call(
+            "POST", f"/commit?container={made['Id']}&repo={repository}&tag={name}&changes={change}"
+        )
+        self._call("DELETE", f"/containers/{made['Id']}")
+        return reference
+
+    def component(self, component_id: str, text: str, **data: Any) -> dict[str, Any]:
+        """A component that runs this shell script."""
+        uri, _, tag = self.script(text).partition(":")
+        return {
+            "id": component_id,
+            "type": "application",
+            "name": component_id,
+            "data": {
+                "definition": {"type": "dockerhub", "uri": uri, "tag": tag},
+                "network": "none",
+                **data,
+            },
+        }
+
+    def containers(self, instance: str) -> list[str]:
+        """Names of all containers, running or not, of one installation."""
+        return [each["Names"][0].lstrip("/") for each in self._listed(instance, {})]
+
+    def wait_until_ended(self, instance: str) -> None:
+        """Return once the containers of one installation have ended."""
+        for each in self._listed(instance, {}):
+            self._call("POST", f"/containers/{each['Id']}/wait")
+
+    def _listed(self, instance: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
+        wanted = quote(json.dumps({"label": [f"vaka.instance={instance}"], **filters}))
+        listed: list[dict[str, Any]] = self._call("GET", f"/containers/json?all=1&filters={wanted}")
+        return listed
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self._daemon.request(method, path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None

@@ -1,0 +1,121 @@
+"""A server is killed while a component works: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from tests.acceptance.conftest import Server
+from tests.acceptance.images import Images
+
+pytestmark = pytest.mark.docker
+
+SLEEPER = r"""
+set -e
+i=0; while [ $i -lt 50 ]; do echo "early $i"; i=$((i+1)); done
+echo gone-to-sleep
+while [ ! -e /data/in/files/wake ] && [ ! -e /tmp/wake ]; do sleep 0.1; done
+i=0; while [ $i -lt 50 ]; do echo "late $i"; i=$((i+1)); done
+printf 'id,name\n1,one\n2,two\n' > /data/out/tables/out.csv
+printf '{"runs": 1}' > /data/out/state.json
+"""
+CONFIGURATION = {
+    "storage": {"output": {"tables": [{"source": "out.csv", "destination": "out.c-test.out"}]}}
+}
+EXPECTED = [
+    *(f"early {number}" for number in range(50)),
+    "gone-to-sleep",
+    *(f"late {number}" for number in range(50)),
+]
+
+
+@pytest.fixture
+def sleeping(server: Server, images: Images, tmp_path: Path) -> str:
+    """A job whose component has printed half of its lines and waits to be woken; its id."""
+    server.start()
+    component = tmp_path / "component.json"
+    component.write_text(json.dumps(images.component("test.sleeper", SLEEPER)))
+    configuration = tmp_path / "configuration.json"
+    configuration.write_text(json.dumps(CONFIGURATION))
+    server.vaka("component", "add", str(component))
+    named = ("--id", "c", "--name", "Sleeper", "--configuration", str(configuration))
+    server.vaka("config", "create", "test.sleeper", *named)
+    answer = server.post("/docker/test.sleeper/run", {"config": "c"})
+    assert answer.status_code == 202, answer.text
+    job = str(answer.json()["id"])
+    server.wait_for_line(job, "gone-to-sleep")
+    return job
+
+
+def wake(server: Server, job: str) -> None:
+    """Let the component go on, from outside: its scratch folder is the host's."""
+    (server.home / "jobs" / job / "tmp" / "wake").touch()
+
+
+def assert_done_once(server: Server, images: Images, job: str) -> None:
+    resource = server.wait(job)
+    assert resource["status"] == "success", resource
+    assert server.logged(job) == EXPECTED
+    table = server.get("/v2/storage/tables/out.c-test.out").json()
+    assert table["rowsCount"] == 2
+    state = server.vaka("state", "get", "test.sleeper", "c")
+    assert "runs" in json.dumps(state)
+    assert images.containers(server.instance) == []
+    assert list((server.home / "jobs").iterdir()) == []
+
+
+def test_a_job_survives_the_death_of_its_server(
+    server: Server, images: Images, sleeping: str
+) -> None:
+    server.kill()
+    (name,) = images.containers(server.instance)
+    server.start()
+    assert images.containers(server.instance) == [name]
+    assert server.get(f"/queue/job/{sleeping}").json()["status"] == "processing"
+    wake(server, sleeping)
+    assert_done_once(server, images, sleeping)
+    kinds = [event["kind"] for event in server.events(sleeping)]
+    assert kinds.count("job.resumed") == 1
+    assert kinds.count("stage.started") == 1
+    assert kinds.count("output.table") == 1
+
+
+def test_what_ended_while_no_server_ran_is_collected(
+    server: Server, images: Images, sleeping: str
+) -> None:
+    server.kill()
+    wake(server, sleeping)
+    images.wait_until_ended(server.instance)
+    server.start()
+    assert_done_once(server, images, sleeping)
+
+
+def test_a_job_survives_many_deaths(server: Server, images: Images, sleeping: str) -> None:
+    for _ in range(3):
+        server.kill()
+        server.start()
+    wake(server, sleeping)
+    assert_done_once(server, images, sleeping)
+
+
+def test_stopping_a_server_in_good_order_leaves_its_jobs_running(
+    server: Server, images: Images, sleeping: str
+) -> None:
+    server.kill(signal.SIGTERM)
+    assert len(images.containers(server.instance)) == 1
+    server.start()
+    wake(server, sleeping)
+    assert_done_once(server, images, sleeping)
+
+
+def test_cancel_ends_a_running_job_and_leaves_nothing(
+    server: Server, images: Images, sleeping: str
+) -> None:
+    server.vaka("cancel", sleeping)
+    resource = server.get(f"/queue/job/{sleeping}").json()
+    assert resource["status"] == "terminated"
+    assert resource["result"]["message"] == "Job has been terminated"
+    assert images.containers(server.instance) == []
+    assert server.logged(sleeping) == EXPECTED[:51]
