@@ -145,6 +145,7 @@ class DockerRuntime(ContainerRuntime):
         self._cpus = 1
         self._platform = ""
         self._is_here = False
+        self._forgets_newlines = False
         self._kernel: KernelLog | None = None
         # Created here and never asked to start: nobody else knows of them, so nothing need be looked up.
         self._fresh: set[str] = set()
@@ -174,6 +175,7 @@ class DockerRuntime(ContainerRuntime):
             info = await self._client.system.info()
         self._cpus = int(info["NCPU"])
         self._platform = f"{version['Os']}/{version['Arch']}"
+        self._forgets_newlines = _major(version["Version"]) < 23
         self._is_here = (
             self._client.docker_host.startswith("unix://")
             and version.get("KernelVersion") == os.uname().release
@@ -245,7 +247,10 @@ class DockerRuntime(ContainerRuntime):
                 pull.watchers.append(progress)
             await pull.over.wait()
             if pull.failure is not None:
-                raise type(pull.failure)(pull.failure.message, reference=reference)
+                failure = pull.failure
+                raise ImageUnavailable(
+                    failure.message, reference=reference, transient=failure.transient
+                )
             if pull.image is not None:
                 return pull.image
             # who pulled was cancelled: the next one of us does
@@ -267,9 +272,7 @@ class DockerRuntime(ContainerRuntime):
         if auth is not None:
             credentials = {"username": auth.username, "password": auth.password}
             if "/" not in reference:
-                name = (
-                    f"docker.io/library/{reference}"  # the registry that the short form stands for
-                )
+                name = f"docker.io/library/{reference}"  # what the short form stands for
         with self._speaking(f"pull image {reference}"):
             try:
                 items = self._client.images.pull(name, auth=credentials, stream=True)
@@ -598,7 +601,7 @@ class DockerRuntime(ContainerRuntime):
         retry = _Retry(self._patience)
         has_ended = False
         while True:
-            entries = _LogEntries()
+            entries = _LogEntries(forgets_newlines=self._forgets_newlines)
             try:
                 has_ended = has_ended or await self._phase(name) is ContainerPhase.EXITED
                 async with container.output(timestamps=True) as output:
@@ -608,6 +611,10 @@ class DockerRuntime(ContainerRuntime):
                         if chunk is not None:
                             yield chunk
                 if has_ended:
+                    for stream in entries.rest():
+                        chunk = cursor.pass_on(stream, b"\n")
+                        if chunk is not None:
+                            yield chunk
                     break
                 # Following a log ends early now and then (20.10: one in ten, on a busy host). Only what
                 # is read after the container's end is all.
@@ -625,7 +632,7 @@ class DockerRuntime(ContainerRuntime):
                 log.info("output.broken", extra={"container": name, "reason": error.message})
                 await retry.pause()
             cursor.rewind()
-        if cursor.missing > 1:  # the newline after a long line may be all that is missing
+        if cursor.missing:  # the beginning of a long output is dropped from the log
             log.warning("output.incomplete", extra={"container": name, "bytes": cursor.missing})
 
     # The daemon
@@ -747,15 +754,17 @@ class _Cursor:
 class _LogEntries:
     """Undoes what the log of one container does to its output.
 
-    The daemon cuts lines of more than 16 KiB into entries, and its `local` log (20.10) forgets the
-    newline after the last entry of such a line. With time stamps every entry can be told apart, an
-    empty one too; so an entry that ends without a newline and is no full one is owed a newline, unless
-    nothing follows: then it may be the output's last line, which never had one.
+    The daemon cuts lines of more than 16 KiB into entries, and before version 23 its `local` log forgets
+    the newline after the last entry of such a line. With time stamps every entry can be told apart, an
+    empty one too, and so the newline is put back. Only whether the very last line of the output had one
+    cannot be known, if it is as long as that; it is taken to have had.
     """
 
     _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) ")
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets_newlines: bool) -> None:
+        self._forgets = forgets_newlines
+        self._in_line = {1: False, 2: False}
         self._owed = {1: False, 2: False}
 
     def undo(self, message: Message) -> bytes:
@@ -764,9 +773,16 @@ class _LogEntries:
         stamp = self._STAMP.match(data)
         if stamp is not None:
             data = data[stamp.end() :]
-        owed = self._owed[stream]
-        self._owed[stream] = len(data) < LOG_ENTRY and not data.endswith(b"\n")
+        if not self._forgets:
+            return data
+        owed, was_in_line = self._owed[stream], self._in_line[stream]
+        self._in_line[stream] = len(data) >= LOG_ENTRY and not data.endswith(b"\n")
+        self._owed[stream] = was_in_line and len(data) < LOG_ENTRY
         return b"\n" + data if owed else data
+
+    def rest(self) -> list[int]:
+        """The streams that end with a newline that the log does not hold."""
+        return [stream for stream, owed in self._owed.items() if owed]
 
 
 def container_body(spec: ContainerSpec, *, cpus: int) -> Mapping[str, Any]:
@@ -831,6 +847,11 @@ def container_body(spec: ContainerSpec, *, cpus: int) -> Mapping[str, Any]:
     if spec.user is not None:
         body["User"] = spec.user
     return body
+
+
+def _major(version: str) -> int:
+    number = version.partition(".")[0]
+    return int(number) if number.isdecimal() else 999  # a development version
 
 
 def _is_settled(reference: str, digest: str | None, image: ImageInfo) -> bool:
