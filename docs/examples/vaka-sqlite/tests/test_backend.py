@@ -128,7 +128,7 @@ async def test_an_upload_that_fails_leaves_no_content(
     (tmp_path / "s0").write_text("0")
     sliced = FileUpload("f", is_sliced=True)
 
-    with pytest.raises(OSError, match="s1"):
+    with pytest.raises(ApplicationError, match="s1"):
         await backend.files.upload(SCOPE, sliced, [tmp_path / "s0", tmp_path / "s1"])
 
     assert list((tmp_path / "storage.db.files").iterdir()) == []
@@ -181,6 +181,7 @@ async def test_parquet_is_refused(backend: MappingBackend, tmp_path: Path) -> No
         ("id:>1", ["data.bin", "other.csv"]),
         ("id:>1 AND (NOT tags:c)", ["data.bin"]),
         ("id:(1 OR 3)", ["data.bin", "Monthly_Report.csv"]),
+        (f"id:>{2**70}", []),
         ("id:[2 TO *]", ["data.bin", "other.csv"]),
         ("sizeBytes:<=3", ["other.csv"]),
         (

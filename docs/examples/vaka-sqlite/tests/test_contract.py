@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from vaka_sqlite import SqliteBackend
 
 from vaka.hooks import MappingBackend
 from vaka.testing import MappingBackendContract
-from vaka_sqlite import SqliteBackend
 
 
 class TestSqliteBackend(MappingBackendContract):

@@ -172,6 +172,8 @@ class Database:
         except sqlite3.Error as error:
             trio.from_thread.check_cancelled()  # when that is why the statement was interrupted
             raise ApplicationError(f"The database {self.path} failed: {error}") from error
+        except OSError as error:
+            raise ApplicationError(f"A file cannot be read or written: {error}") from error
         return result
 
     def _connect(self) -> sqlite3.Connection:
@@ -197,6 +199,11 @@ def microseconds(moment: datetime) -> int:
 def moment(value: int) -> datetime:
     """A moment of the database."""
     return _EPOCH + timedelta(microseconds=value)
+
+
+def bounded(value: int) -> int:
+    """A number that SQLite can bind, and that compares with all that are in the database as it did."""
+    return max(-(2**63), min(value, 2**63 - 1))
 
 
 def number(text: str) -> float | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vaka.errors import InvalidInput
-from vaka_sqlite.database import microseconds
+from vaka_sqlite.database import bounded, microseconds
 from vaka_sqlite.names import words
 
 FIELDS: Final = ("id", "name", "tags", "created", "sizeBytes", "runId", "isPublic")
@@ -155,7 +155,7 @@ class _Parser:
             return Condition("TRUE")
         column, read = readers[field]
         try:
-            return Condition(f"{column} {comparison} ?", (read(value),))
+            return Condition(f"{column} {comparison} ?", (bounded(read(value)),))
         except ValueError as error:
             raise self._wrong(f'"{value}" is no value of "{field}"') from error
 

@@ -7,10 +7,8 @@ before the transaction ends. If that never happens, the next upload gets the sam
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,16 +16,15 @@ from typing import Any
 
 import trio
 
-from vaka.errors import NotFound
+from vaka.errors import InvalidInput, NotFound
 from vaka.hooks import FileBackend
 from vaka.models.storage import FileDetail, FileQuery, FileUpload, StorageScope
-from vaka_sqlite import filequery
-from vaka_sqlite.database import Database, moment, now
+from vaka_sqlite import disk, filequery
+from vaka_sqlite.database import Database, bounded, moment, now
 from vaka_sqlite.names import file_name, words
 
 MAX_AGE_DAYS = 15
 """After this, files that are not permanent are gone."""
-_CHUNK = 1 << 20
 _COLUMNS = (
     "id, name, created, expires, bytes, is_public, is_encrypted, is_sliced, slices, run_id,"
     " token_id, token_description"
@@ -47,11 +44,13 @@ class SqliteFiles(FileBackend):
         def work(connection: sqlite3.Connection) -> None:
             expired = connection.execute("SELECT id FROM file WHERE expires <= ?", (now(),))
             for (file_id,) in expired:
-                self._remove(file_id)
+                disk.remove(self._content(file_id))
 
         await self._database.read(work)
 
     async def list_files(self, scope: StorageScope, query: FileQuery) -> list[FileDetail]:
+        if query.limit < 0 or query.offset < 0:
+            raise InvalidInput("Limit and offset cannot be negative.", path="limit")
         terms = ["project = ?"]
         bound: list[str | int] = [scope.project]
         if not query.show_expired:
@@ -67,8 +66,8 @@ class SqliteFiles(FileBackend):
             terms.append(condition.sql)
             bound += condition.values
         for term, value in (
-            ("id > ?", query.since_id),
-            ("id < ?", query.max_id),
+            ("id > ?", None if query.since_id is None else bounded(query.since_id)),
+            ("id < ?", None if query.max_id is None else bounded(query.max_id)),
             ("run_id = ?", query.run_id),
         ):
             if value is not None:
@@ -80,7 +79,7 @@ class SqliteFiles(FileBackend):
         )
 
         def work(connection: sqlite3.Connection) -> list[FileDetail]:
-            rows = connection.execute(sql, (*bound, query.limit, query.offset))
+            rows = connection.execute(sql, (*bound, bounded(query.limit), bounded(query.offset)))
             return [_detail(connection, row) for row in rows.fetchall()]
 
         return await self._database.read(work)
@@ -96,6 +95,12 @@ class SqliteFiles(FileBackend):
         *,
         import_key: str | None = None,
     ) -> FileDetail:
+        paths = [source] if isinstance(source, Path) else list(source)
+        if len(paths) != 1 and not upload.is_sliced:
+            raise InvalidInput(
+                f'The file "{upload.name}" has {len(paths)} parts and is not sliced.', path="source"
+            )
+
         def work(connection: sqlite3.Connection) -> FileDetail:
             if import_key is not None:
                 first = connection.execute(
@@ -104,14 +109,12 @@ class SqliteFiles(FileBackend):
                 ).fetchone()
                 if first is not None:
                     return _detail(connection, first)
-            paths = [source] if isinstance(source, Path) else list(source)
-            is_sliced = upload.is_sliced or not isinstance(source, Path)
             file_id = _insert(connection, scope, upload, import_key)
-            slices = [f"{number:05d}" for number in range(len(paths))] if is_sliced else []
-            size = self._write(file_id, paths, slices if is_sliced else None)
+            slices = [f"{number:05d}" for number in range(len(paths))] if upload.is_sliced else []
+            size = self._write(file_id, paths, slices if upload.is_sliced else None)
             connection.execute(
-                "UPDATE file SET bytes = ?, is_sliced = ?, slices = ? WHERE id = ?",
-                (size, is_sliced, json.dumps(slices), file_id),
+                "UPDATE file SET bytes = ?, slices = ? WHERE id = ?",
+                (size, json.dumps(slices), file_id),
             )
             _add_tags(connection, file_id, upload.tags)
             return _find(connection, scope=scope, file_id=file_id)
@@ -121,16 +124,17 @@ class SqliteFiles(FileBackend):
     async def download(self, scope: StorageScope, file_id: int, target: Path) -> FileDetail:
         def work(connection: sqlite3.Connection) -> FileDetail:
             file = _find(connection, scope=scope, file_id=file_id)
-            content = self._folder / str(file_id)
-            try:
-                if not file.is_sliced:
-                    _copy(content, target)
-                else:
-                    target.mkdir()
-                    for name in file.slices:
-                        _copy(content / name, target / name)
-            except FileNotFoundError as error:
-                raise _not_found(file_id) from error  # deleted meanwhile
+            content = self._content(file_id)
+            with disk.new(target):
+                try:
+                    if file.is_sliced:
+                        target.mkdir()
+                        for name in file.slices:
+                            disk.copy(content / name, target / name)
+                    else:
+                        disk.copy(content, target)
+                except FileNotFoundError as error:
+                    raise _not_found(file_id) from error  # deleted meanwhile
             return file
 
         return await self._database.read(work)
@@ -141,7 +145,7 @@ class SqliteFiles(FileBackend):
             connection.execute("DELETE FROM file WHERE id = ?", (file_id,))
 
         await self._database.write(work)
-        await trio.to_thread.run_sync(self._remove, file_id)
+        await trio.to_thread.run_sync(disk.remove, self._content(file_id))
 
     async def add_tags(self, scope: StorageScope, file_id: int, tags: Sequence[str]) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -161,55 +165,25 @@ class SqliteFiles(FileBackend):
 
     # -- content -----------------------------------------------------------------------------------
 
+    def _content(self, file_id: int) -> Path:
+        return self._folder / str(file_id)
+
     def _write(self, file_id: int, paths: Sequence[Path], slices: Sequence[str] | None) -> int:
-        """Write a file's content so that it survives a power cut; its size."""
-        self._remove(file_id)  # of an upload that was taken back
+        """Write a file's content, one file or a folder of slices; its size, once it is durable."""
+        content = self._content(file_id)
+        disk.remove(content)  # of an upload that was taken back
         self._folder.mkdir(exist_ok=True)
-        content = self._folder / str(file_id)
-        try:
-            if slices is None:
-                return _written(self._folder, [(paths[0], content)])
-            content.mkdir()
-            size = _written(
-                content, [(path, content / name) for path, name in zip(paths, slices, strict=True)]
-            )
-            _sync(self._folder)
-        except BaseException:
-            self._remove(file_id)
-            raise
-        return size
-
-    def _remove(self, file_id: int) -> None:
-        content = self._folder / str(file_id)
-        if content.is_dir():
-            shutil.rmtree(content)
-        else:
-            content.unlink(missing_ok=True)
-
-
-def _written(folder: Path, copies: Iterable[tuple[Path, Path]]) -> int:
-    size = 0
-    for source, target in copies:
-        _copy(source, target)
-        _sync(target)
-        size += target.stat().st_size
-    _sync(folder)
-    return size
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as read, target.open("xb") as written:
-        while chunk := read.read(_CHUNK):
-            trio.from_thread.check_cancelled()
-            written.write(chunk)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with disk.new(content):
+            targets = [content] if slices is None else [content / name for name in slices]
+            if slices is not None:
+                content.mkdir()
+            for source, target in zip(paths, targets, strict=True):
+                disk.copy(source, target)
+                disk.sync(target)
+            if slices is not None:
+                disk.sync(content)
+            disk.sync(self._folder)
+            return sum(target.stat().st_size for target in targets)
 
 
 def _insert(
@@ -221,7 +195,7 @@ def _insert(
     file_id = connection.execute(
         "INSERT INTO file (project, name, words, created, expires, bytes, is_public, is_encrypted,"
         " is_sliced, slices, run_id, token_id, token_description, import_key)"
-        " VALUES (?, ?, ?, ?, ?, 0, ?, ?, FALSE, '[]', ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, '[]', ?, ?, ?, ?)",
         (
             scope.project,
             name,
@@ -230,6 +204,7 @@ def _insert(
             None if upload.is_permanent else created + age,
             upload.is_public,
             upload.is_encrypted,
+            upload.is_sliced,
             scope.run_id,
             scope.token_id,
             scope.token_description,
@@ -250,7 +225,7 @@ def _add_tags(connection: sqlite3.Connection, file_id: int, tags: Sequence[str])
 def _find(connection: sqlite3.Connection, *, scope: StorageScope, file_id: int) -> FileDetail:
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM file WHERE project = ? AND id = ? AND coalesce(expires > ?, TRUE)",
-        (scope.project, file_id, now()),
+        (scope.project, bounded(file_id), now()),
     ).fetchone()
     if row is None:
         raise _not_found(file_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from vaka.errors import MappingFailed, NotFound
+from vaka.errors import InvalidInput, MappingFailed, NotFound, UserError
 from vaka.models.storage import LoadResult, TableLoad
 from vaka_sqlite import csvfiles
 from vaka_sqlite.conditions import quoted, where
@@ -27,7 +27,7 @@ def load_table(project: Project, load: TableLoad) -> LoadResult:
         repeated = _repeated(project, existing, load.import_key)
         if repeated is not None:
             return repeated
-    columns = column_names(load.columns or _header(load))
+    columns = column_names(load.columns) if load.columns else _header(load)
     warnings: list[str] = []
     added: tuple[str, ...] = ()
     if existing is None:
@@ -35,16 +35,16 @@ def load_table(project: Project, load: TableLoad) -> LoadResult:
         table = project.create_table(load.table_id, columns, load.primary_key or ())
     else:
         table, columns, added = _fitted(project, existing, load, columns)
+        try:
+            if load.primary_key is not None and set(load.primary_key) != set(table.key):
+                table = project.set_primary_key(table, load.primary_key)
+        except UserError as error:  # no reason to refuse the data: the key stays as it was
+            warnings.append(f"Error changing primary key of table {table.id}: {error.message}")
         for each in load.delete_where:
             condition, values = where(each, table.columns)
             project.connection.execute(f"DELETE FROM {table.rows} WHERE {condition}", values)
     if not load.incremental:
         project.connection.execute(f"DELETE FROM {table.rows}")
-    if load.primary_key is not None and set(load.primary_key) != set(table.key):
-        try:
-            table = project.set_primary_key(table, load.primary_key)
-        except MappingFailed as error:
-            warnings.append(f"Error changing primary key of table {table.id}: {error.message}")
     # rows are older than the load that brought them, and not older than the load before
     started = max(now(), table.imported)
     rows = _move(project, table, load, columns, started)
@@ -78,17 +78,21 @@ def _repeated(project: Project, table: Table, import_key: str) -> LoadResult | N
     return LoadResult(table.id, imported_rows=found[0], total_rows=total, repeated=True)
 
 
-def _header(load: TableLoad) -> list[str]:
+def _header(load: TableLoad) -> tuple[str, ...]:
     if len(load.paths) != 1:
-        raise MappingFailed(
-            f"The table {load.table_id} is loaded from slices, which have no header: "
-            "name the columns."
+        raise InvalidInput(
+            f"The table {load.table_id} is loaded from {len(load.paths)} files, and only one alone "
+            "has a header: name the columns.",
+            path="columns",
         )
     with csvfiles.reading(load.paths[0], load) as rows:
         header = next(rows, None)
     if header is None:
         raise MappingFailed("There are no data in import file")
-    return header
+    try:
+        return column_names(header)
+    except InvalidInput as error:
+        raise MappingFailed(error.message) from error
 
 
 def _fitted(

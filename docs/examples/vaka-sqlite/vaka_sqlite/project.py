@@ -23,7 +23,7 @@ from vaka.models.storage import (
     MetadataEntry,
     TableDetail,
 )
-from vaka_sqlite import csvfiles
+from vaka_sqlite import csvfiles, disk
 from vaka_sqlite.conditions import order_by, quoted, where
 from vaka_sqlite.database import moment, now
 from vaka_sqlite.names import bucket_id, bucket_of, column_names
@@ -204,9 +204,7 @@ class Project:
         taken = {column.lower() for column in table.columns}
         for column in added:
             if column.lower() in taken:
-                raise InvalidInput(
-                    f'The table {table.id} has a column "{column}" already.', path="columns"
-                )
+                raise Conflict(f'The table {table.id} has a column "{column}" already.')
             self.connection.execute(f"ALTER TABLE {table.rows} ADD COLUMN {_definition(column)}")
         return self._restructure(table, (*table.columns, *added), table.key)
 
@@ -301,14 +299,9 @@ class Project:
     def export(self, table_id: str, options: ExportOptions, target: Path) -> ExportResult:
         columns, rows = self.select(table_id, options, options.limit)
         header = columns if options.header else None
-        try:
+        with disk.new(target):
             count = csvfiles.write(target, header, rows, packed=options.gzip)
-        except FileExistsError:
-            raise
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
-        return ExportResult(rows=count, bytes=target.stat().st_size)
+            return ExportResult(rows=count, bytes=target.stat().st_size)
 
     def delete_rows(self, table_id: str, asked: DeleteWhere | None) -> int:
         table = self.table(table_id)
@@ -331,7 +324,7 @@ class Project:
             self.bucket(object_id)
         for column in columns:
             if table is None or column not in table.columns:
-                raise InvalidInput(f'{object_id} has no column "{column}".', path="columns")
+                raise NotFound(f'{object_id} has no column "{column}".', kind="column", id=column)
         moment_of_change = now()
         rows: list[tuple[Any, ...]] = [
             (self.project, object_id, column, provider, key, value, moment_of_change)
