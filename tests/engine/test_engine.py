@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from tests.engine.conftest import MakeEngine
+from trio.testing import MockClock
 
 import vaka
-from tests.engine.conftest import MakeEngine
-from vaka import Engine, EngineConfig, Job, JobQuery, JobSpec, Status, UserError
+from vaka import Job, JobQuery, JobSpec, Status, UserError
 from vaka._supervision import INTERNAL_ERROR
 from vaka.actors.stages import LABEL_PREFIX
 from vaka.errors import ApplicationError, Conflict, HomeInUse, NotFound
@@ -443,11 +443,14 @@ async def test_an_error_around_an_engine_comes_back_as_itself(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine
 ) -> None:
     play(host, Printed(b"begun\n"), seconds=math.inf)
-    with pytest.raises(ZeroDivisionError):
+
+    async def break_around_an_engine() -> None:
         async with make_engine() as engine:
-            job = await engine.submit(JobSpec(image=IMAGE))
-            await first_line(job)
+            await first_line(await engine.submit(JobSpec(image=IMAGE)))
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await break_around_an_engine()
     assert host.containers == []
 
 

@@ -79,9 +79,7 @@ async def test_rows_are_merged_over_their_configuration_in_order() -> None:
     )
     planned = await plan(catalog, config="c")
     assert [each.row_id for each in planned.definitions] == ["r1", "r2"]
-    assert planned.definitions[0].configuration == {
-        "parameters": {"a": 1, "l": [9, 2, 3], "b": 2}
-    }
+    assert planned.definitions[0].configuration == {"parameters": {"a": 1, "l": [9, 2, 3], "b": 2}}
     assert planned.definitions[1].configuration == {"parameters": {"a": 1, "l": [1, 2, 3]}}
     assert planned.definitions[1].state == {"component": {"of": "r2"}}
 
@@ -124,7 +122,7 @@ async def test_what_cannot_be_planned_is_refused_in_words(
 
 
 async def test_a_row_of_a_configuration_without_rows_is_not_found() -> None:
-    with pytest.raises(UserError, match="Row r not found."):
+    with pytest.raises(UserError, match=r"Row r not found\."):
         await plan(OneConfiguration({}), config="c", row="r")
 
 

@@ -1,0 +1,1 @@
+"""The actors of the supervision tree, each in a module of its own."""
