@@ -59,16 +59,16 @@ def write_zip(
 def _entries(source: Path, left_out: list[str]) -> Iterator[tuple[str, int | None]]:
     """Relative paths, each with an open descriptor for a file and None for a directory."""
     for folder, folders, files, descriptor in os.fwalk(source, follow_symlinks=False):
-        base = os.path.relpath(folder, source)
+        base = Path(folder).relative_to(source)
         folders.sort()
         for name in folders:
-            path = os.path.normpath(os.path.join(base, name))
+            path = (base / name).as_posix()
             if stat.S_ISDIR(os.lstat(name, dir_fd=descriptor).st_mode) and _is_text(path):
                 yield path, None
             else:
                 left_out.append(path)
         for name in sorted(files):
-            path = os.path.normpath(os.path.join(base, name))
+            path = (base / name).as_posix()
             opened = _open_regular(name, descriptor)
             if opened is None or not _is_text(path):
                 left_out.append(path)
