@@ -23,7 +23,9 @@ def vaka_mapping_backend(url: str) -> MappingBackend | None:
     from vaka_local.storage import LocalStorage  # noqa: PLC0415 - a start without it is faster
 
     home, settings = _parse(url)
-    return LocalStorage(home, **settings)
+    return LocalStorage(
+        home, memory_bytes=settings.get("memory_bytes"), threads=settings.get("threads")
+    )
 
 
 @hookimpl

@@ -1,0 +1,312 @@
+"""The SQL database of the embedded Storage: what is known of files, and the catalog.
+
+SQLAlchemy Core throughout, without anything of one database's own in the queries: SQLite now, and a
+PostgreSQL URL later. The schema has a version; a change of it is a new migration at the end.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+import trio
+import trio.to_thread
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeDecorator
+
+from vaka.errors import ApplicationError
+
+T = TypeVar("T")
+
+_READERS: Final = 4
+_BUSY_SECONDS: Final = 30
+"""How long to wait for another process that writes."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment, kept in UTC without a zone and given with one."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = sa.MetaData()
+
+
+def _creator() -> list[sa.Column[Any]]:
+    return [sa.Column("creator_id", sa.String), sa.Column("creator_description", sa.String)]
+
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    # the name in lower case, and its words with a blank around each, for searching
+    sa.Column("name_lower", sa.String, nullable=False),
+    sa.Column("name_words", sa.String, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("expires", Moment),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("is_public", sa.Boolean, nullable=False),
+    sa.Column("is_encrypted", sa.Boolean, nullable=False),
+    sa.Column("is_sliced", sa.Boolean, nullable=False),
+    sa.Column("max_age_days", sa.Integer),
+    sa.Column("run_id", sa.String),
+    *_creator(),
+    sa.Column("import_key", sa.String),
+    sa.Column("content", sa.String),  # null once it is removed
+    sa.UniqueConstraint("project", "import_key"),
+    sa.Index("files_by_project", "project", "id"),
+    sa.Index("files_by_expiry", "expires"),
+    sqlite_autoincrement=True,
+)
+file_tags = sa.Table(
+    "file_tags",
+    metadata,
+    sa.Column("file_id", sa.ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("tag", sa.String, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Index("files_by_tag", "tag", "file_id"),
+)
+file_slices = sa.Table(
+    "file_slices",
+    metadata,
+    sa.Column("file_id", sa.ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+)
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("features", sa.Text, nullable=False),
+    sa.Column("limits", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project_id", sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("description", sa.String, nullable=False),
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("secret_hash", sa.String, nullable=False, unique=True),
+    sa.Column("created", Moment, nullable=False),
+    sa.Column("expires", Moment),
+    sa.Column("component_access", sa.Text),
+    sa.Column("bucket_permissions", sa.Text),
+    sqlite_autoincrement=True,
+)
+components = sa.Table(
+    "components",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+)
+configurations = sa.Table(
+    "configurations",
+    metadata,
+    sa.Column("key", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project_id", sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("component_id", sa.String, nullable=False),
+    sa.Column("id", sa.String, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("is_deleted", sa.Boolean, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    *_creator(),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_version", sa.Integer, nullable=False),
+    sa.UniqueConstraint("project_id", "component_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+
+def _configuration_key() -> sa.Column[Any]:
+    reference = sa.ForeignKey("configurations.key", ondelete="CASCADE")
+    return sa.Column("configuration_key", reference, primary_key=True)
+
+
+def _content() -> list[sa.Column[Any]]:
+    """What a version of a configuration or of a row has."""
+    return [
+        sa.Column("name", sa.String, nullable=False),
+        sa.Column("description", sa.Text, nullable=False),
+        sa.Column("configuration", sa.Text, nullable=False),
+        sa.Column("is_disabled", sa.Boolean, nullable=False),
+        sa.Column("change_description", sa.Text, nullable=False),
+        sa.Column("created", Moment, nullable=False),
+        *_creator(),
+    ]
+
+
+configuration_versions = sa.Table(
+    "configuration_versions",
+    metadata,
+    _configuration_key(),
+    sa.Column("version", sa.Integer, primary_key=True),
+    *_content(),
+    sa.Column("rows_sort_order", sa.Text, nullable=False),
+    # a list of [row id, row version], in the order in which the rows were made
+    sa.Column("rows", sa.Text, nullable=False),
+)
+configuration_rows = sa.Table(
+    "configuration_rows",
+    metadata,
+    _configuration_key(),
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("is_deleted", sa.Boolean, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    *_creator(),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_version", sa.Integer, nullable=False),
+)
+row_versions = sa.Table(
+    "row_versions",
+    metadata,
+    _configuration_key(),
+    sa.Column("row_id", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    *_content(),
+)
+state_keys = sa.Table(
+    "state_keys",
+    metadata,
+    _configuration_key(),
+    sa.Column("row_id", sa.String, primary_key=True),  # empty for the configuration's own state
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("written", Moment, nullable=False),
+)
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+_versions = sa.Table(
+    "vaka_local_schema",
+    sa.MetaData(),
+    sa.Column("version", sa.Integer, primary_key=True),
+)
+
+
+def _create_everything(connection: Connection) -> None:
+    metadata.create_all(connection)
+
+
+_MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
+    # The tables above as they are. Whoever changes one writes down here what version 1 had.
+    _create_everything,
+)
+
+
+class Database:
+    """Connections to the database, used in threads. Writers stand in line, readers do not wait."""
+
+    def __init__(self, home: Path) -> None:
+        """Use `catalog.db` in `home`."""
+        self.path = home / "catalog.db"
+        self._engine: Engine | None = None
+        self._readers = trio.CapacityLimiter(_READERS)
+        self._writer = trio.CapacityLimiter(1)
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date."""
+        await trio.to_thread.run_sync(self._open)
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ApplicationError(
+                f"The storage folder {self.path.parent} cannot be made: {error.strerror}."
+            ) from error
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(self.path)),
+            connect_args={"timeout": _BUSY_SECONDS},
+            max_overflow=-1,  # who may connect at a time is bounded elsewhere
+        )
+        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "begin", _begin)
+        self._engine = engine
+        self._in_transaction(self._migrate, True)
+        self.path.chmod(0o600)
+
+    def _migrate(self, connection: Connection) -> None:
+        _versions.create(connection, checkfirst=True)
+        found = connection.scalar(sa.select(sa.func.max(_versions.c.version))) or 0
+        if found > len(_MIGRATIONS):
+            raise ApplicationError(
+                f"The catalog {self.path} was written by a newer version (its schema is {found}, "
+                f"this version knows {len(_MIGRATIONS)}): use that version."
+            )
+        for number, migration in enumerate(_MIGRATIONS[found:], found + 1):
+            migration(connection)
+            connection.execute(_versions.insert().values(version=number))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Call `work` in a thread, with a connection that shows one moment."""
+        return await trio.to_thread.run_sync(
+            self._in_transaction, work, False, limiter=self._readers
+        )
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Call `work` in a thread, alone; what it did is durable on return, undone if it raises."""
+        return await trio.to_thread.run_sync(self._in_transaction, work, True, limiter=self._writer)
+
+    def in_thread(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        """The same for who is in a thread already."""
+        return self._in_transaction(work, writes)
+
+    def _in_transaction(self, work: Callable[[Connection], T], writes: bool) -> T:
+        if self._engine is None:
+            raise ApplicationError(f"The catalog {self.path} is not open.")
+        try:
+            with self._engine.connect() as connection:
+                connection.execution_options(vaka_writes=writes)
+                with connection.begin():
+                    return work(connection)
+        except DBAPIError as error:
+            raise ApplicationError(f"The catalog {self.path} failed: {error.orig}.") from error
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._engine is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._engine.dispose)
+            self._engine = None
+
+
+def _prepare(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own
+    for pragma in (
+        "journal_mode = WAL",  # readers do not wait for the writer
+        "synchronous = FULL",  # what is committed survives a loss of power
+        "foreign_keys = ON",
+        "case_sensitive_like = ON",  # as in PostgreSQL
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and then writes may fail halfway when another one writes.
+    writes = connection.get_execution_options().get("vaka_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

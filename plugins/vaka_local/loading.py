@@ -1,0 +1,352 @@
+"""Loading CSV files into a table, within one transaction. No row passes through Python."""
+
+# ruff: noqa: S608 - names are quoted where they come from, values are parameters
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from vaka.errors import InvalidInput, MappingFailed
+from vaka.models.storage import LoadResult, TableLoad
+from vaka_local import conditions, names, records
+from vaka_local.conditions import naive
+from vaka_local.csvfiles import Dialect
+from vaka_local.duck import ReadFailed, Session, quote
+from vaka_local.reading import Batch, Files
+from vaka_local.records import Table
+
+_KEYS_KEPT: Final = timedelta(days=30)
+"""Age at which import keys are forgotten. A job that was interrupted is resumed much sooner."""
+_ORDER: Final = "_order"
+DUPLICATES: Final = (
+    "The new primary key cannot be created; duplicate values in primary key columns exist."
+)
+
+
+class ReadAgain(Exception):
+    """DuckDB read a file in parallel and stumbled: the transaction must be repeated, one by one."""
+
+
+def next_import(now: datetime, last: datetime | None) -> datetime:
+    """When the rows of a load that begins now are said to have changed: never before the last one."""
+    return max(now, last) if last is not None else now
+
+
+def import_date(rows: datetime, now: datetime) -> datetime:
+    """The date of a load whose rows have the time `rows` and which ends now.
+
+    It is a whole second, because dates are shown and kept as such, and later than all rows: who reads
+    what changed since that date gets what later loads bring, and nothing twice.
+    """
+    latest = max(now, rows + timedelta(microseconds=1))
+    whole = latest.replace(microsecond=0)
+    return whole if whole == latest else whole + timedelta(seconds=1)
+
+
+def checked_key(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """A primary key of columns that exist.
+
+    Raises:
+        InvalidInput: a column is not there.
+    """
+    result = tuple(dict.fromkeys(names.webalize(name) for name in key))
+    missing = [written for written in key if names.webalize(written) not in columns]
+    if missing:
+        raise InvalidInput(
+            f'Primary key columns "{", ".join(missing)}" not found in "{", ".join(columns)}"',
+            path="primaryKey",
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class Loader:
+    """One load, with what it needs."""
+
+    session: Session
+    project: str
+    load: TableLoad
+    clock: Callable[[], datetime]
+    scratch: Path
+    sequential: bool
+    """Read files from their beginning to their end, not in parallel."""
+
+    @cached_property
+    def now(self) -> datetime:
+        """When the load began."""
+        return self.clock()
+
+    def run(self) -> LoadResult:
+        """Do all that the load asks for.
+
+        Raises:
+            ReadAgain: the transaction must be undone and repeated with `sequential`.
+            NotFound, InvalidInput, MappingFailed: as `TableBackend.load`.
+        """
+        load = self.load
+        if load.import_key is not None and (done := self._remembered()) is not None:
+            return done
+        dialect = Dialect.of(load)
+        before = records.find_table(self.session, load.table_id)
+        if before is None and not load.create:
+            raise names.no_table(load.table_id, self.project)
+        if not load.columns and len(load.paths) != 1:
+            raise InvalidInput(
+                f'The load of table "{load.table_id}" has {len(load.paths)} files and no names of '
+                "columns: only a single file has a header.",
+                path="columns",
+            )
+        files = Files(load.paths, dialect, not load.columns, self.scratch, self.session.check)
+        columns = self._file_columns(files)
+        if before is None:
+            result = self._into_new(files, columns)
+        else:
+            result = self._into_existing(before, files, columns)
+        if load.import_key is not None:
+            self._remember(result)
+        return result
+
+    def _file_columns(self, files: Files) -> tuple[str, ...]:
+        """Names of the fields, in the order of the files."""
+        if self.load.columns:
+            return names.column_names(self.load.columns)
+        header = files.header()
+        if header is None:
+            raise MappingFailed("There are no data in import file")
+        try:
+            return names.column_names(header)
+        except InvalidInput as error:
+            raise MappingFailed(error.message) from error
+
+    def _into_new(self, files: Files, columns: tuple[str, ...]) -> LoadResult:
+        key = checked_key(self.load.primary_key or (), columns)
+        table_id = names.table_id(self.load.table_id)
+        table = records.new_table(self.session, table_id, columns, key, self.now)
+        count = self._replace(table, files, columns)
+        return self._finished(table, count, created=True)
+
+    def _into_existing(self, before: Table, files: Files, columns: tuple[str, ...]) -> LoadResult:
+        load, session = self.load, self.session
+        new = tuple(name for name in columns if name not in before.columns)
+        expected = before.columns + new
+        missing = [name for name in before.columns if name not in columns]
+        if missing:
+            raise MappingFailed(
+                f"Some columns are missing in the csv file. Missing columns: {','.join(missing)}. "
+                f"Expected columns: {','.join(expected)}. Please check if the expected delimiter "
+                f'"{load.delimiter}" is used in the csv file.'
+            )
+        if new and not load.add_columns:
+            raise MappingFailed(
+                f'The table "{before.id}" has no columns {names.quoted(new)}, and the load may not '
+                "add any."
+            )
+        clauses = [conditions.where(each, before.columns) for each in load.delete_where]
+        key, warnings = self._key(before, expected)
+        table = replace(before, columns=expected, primary_key=key)
+        target = session.table(table.stored_as)
+        if load.incremental:
+            for name in new:
+                session.rows(f"ALTER TABLE {target} ADD COLUMN {quote(name)} VARCHAR DEFAULT ''")
+            for clause, parameters in clauses:
+                session.rows(f"DELETE FROM {target}{clause}", parameters)
+            if key and load.deduplication == "upsert":
+                count = self._upsert(table, files, columns)
+            else:
+                count = self._fill(target, table, files, columns)
+        else:
+            count = self._replace(table, files, columns)
+        return self._finished(table, count, new_columns=new, warnings=warnings)
+
+    def _key(
+        self, before: Table, columns: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The key the table has from now on, and warnings if it is not the one asked for.
+
+        Whether it can be is decided by the rows that are stored, also when they are to be replaced.
+        """
+        wanted, old = self.load.primary_key, before.primary_key
+        if wanted is None:
+            return old, ()
+        try:
+            key = checked_key(wanted, columns)
+            if set(key) == set(old):
+                return old, ()
+        except InvalidInput as error:
+            return old, (f"Error changing primary key of table {before.id}: {error.message}",)
+        if key and self._has_duplicates(before, key):
+            return old, (f"Error changing primary key of table {before.id}: {DUPLICATES}",)
+        return key, ()
+
+    def _has_duplicates(self, table: Table, key: Sequence[str]) -> bool:
+        """Whether stored rows have the same key; in columns that are new all have the same."""
+        stored = [name for name in key if name in table.columns]
+        if not stored:
+            return table.row_count > 1
+        return records.has_duplicates(self.session, self.session.table(table.stored_as), stored)
+
+    # -- the ways rows come into a table ---------------------------------------------------------
+
+    def _replace(self, table: Table, files: Files, columns: tuple[str, ...]) -> int:
+        """Make the files the table's whole content."""
+        target = self.session.table(table.stored_as)
+        records.create_data(self.session, target, table.columns)
+        count = self._fill(target, table, files, columns)
+        if table.primary_key and records.has_duplicates(self.session, target, table.primary_key):
+            records.create_data(self.session, target, table.columns)
+            count = self._fill_with_last(target, table, files, columns)
+        return count
+
+    def _upsert(self, table: Table, files: Files, columns: tuple[str, ...]) -> int:
+        """Put rows in the place of those with the same key, add the others, leave what is the same."""
+        session, key = self.session, table.primary_key
+        target = session.table(table.stored_as)
+        stage = "temp.main.stage"
+        records.create_data(session, stage, table.columns, temporary=True)
+        count = self._fill(stage, table, files, columns)
+        if records.has_duplicates(session, stage, key):
+            records.create_data(session, stage, table.columns, temporary=True)
+            count = self._fill_with_last(stage, table, files, columns)
+        everything = [*table.columns, names.TIMESTAMP]
+        values = [name for name in table.columns if name not in key]
+        same_key = " AND ".join(f"t.{quote(name)} = s.{quote(name)}" for name in key)
+        update = ""
+        if values:
+            differs = " OR ".join(f"t.{quote(name)} <> s.{quote(name)}" for name in values)
+            sets = ", ".join(
+                f"{quote(name)} = s.{quote(name)}" for name in [*values, names.TIMESTAMP]
+            )
+            update = f" WHEN MATCHED AND ({differs}) THEN UPDATE SET {sets}"
+        session.rows(
+            f"MERGE INTO {target} AS t USING {stage} AS s ON ({same_key}){update} "
+            f"WHEN NOT MATCHED THEN INSERT ({', '.join(map(quote, everything))}) "
+            f"VALUES ({', '.join(f's.{quote(name)}' for name in everything)})"
+        )
+        session.rows(f"DROP TABLE {stage}")
+        return count
+
+    def _fill(self, target: str, table: Table, files: Files, columns: tuple[str, ...]) -> int:
+        """Append all rows of the files to a table, in any order."""
+        into = self._into(target, table)
+        values, parameters = self._values(table, columns)
+        count = 0
+        for batch in files.batches():
+            scan = batch.scan(len(columns), sequential=self.sequential)
+            statement = f"{into} SELECT {values}, ? FROM {scan}"
+            rows = self._read(batch, statement, [*parameters, self._stamp], len(columns))
+            if (
+                batch.in_parallel
+                and not self.sequential
+                and not batch.is_complete(rows, len(columns))
+            ):
+                raise ReadAgain
+            count += rows
+        return count
+
+    def _fill_with_last(
+        self, target: str, table: Table, files: Files, columns: tuple[str, ...]
+    ) -> int:
+        """Append, of the rows with one key, the one that stands last in the files."""
+        session, ordered = self.session, "temp.main.ordered"
+        definition = ", ".join(f"{quote(name)} VARCHAR" for name in table.columns)
+        session.rows(f"CREATE OR REPLACE TEMP TABLE {ordered} ({definition}, {_ORDER} BIGINT)")
+        values, parameters = self._values(table, columns)
+        count = 0
+        for batch in files.batches(in_order=True):
+            scan = batch.scan(len(columns), sequential=True)
+            statement = (
+                f"INSERT INTO {ordered} SELECT {values}, ? + row_number() OVER () FROM {scan}"
+            )
+            count += self._read(batch, statement, [*parameters, count], len(columns))
+        key = ", ".join(map(quote, table.primary_key))
+        kept = session.value(
+            f"{self._into(target, table)} SELECT {', '.join(map(quote, table.columns))}, ? "
+            f"FROM {ordered} WHERE {_ORDER} IN (SELECT max({_ORDER}) FROM {ordered} GROUP BY {key})",
+            [self._stamp],
+        )
+        session.rows(f"DROP TABLE {ordered}")
+        return int(kept)
+
+    def _into(self, target: str, table: Table) -> str:
+        columns = ", ".join(map(quote, [*table.columns, names.TIMESTAMP]))
+        return f"INSERT INTO {target} ({columns})"
+
+    def _values(self, table: Table, columns: tuple[str, ...]) -> tuple[str, list[object]]:
+        """The table's columns out of a reader's, with parameters."""
+        # there are no nulls in a table of texts: what is to be one is an empty text
+        empty = [text for text in self.load.treat_values_as_null or () if text]
+        fields = [f"c{columns.index(name)}" for name in table.columns]
+        if not empty:
+            return ", ".join(fields), []
+        marks = ", ".join("?" for _ in empty)
+        values = ", ".join(f"CASE WHEN {f} IN ({marks}) THEN '' ELSE {f} END" for f in fields)
+        return values, [*empty] * len(fields)
+
+    def _read(self, batch: Batch, statement: str, parameters: list[object], columns: int) -> int:
+        try:
+            return self.session.read(statement, parameters)
+        except ReadFailed as error:
+            if batch.in_parallel and not self.sequential:
+                raise ReadAgain from error
+            raise batch.failure(str(error), columns) from error
+
+    # -- what is remembered ----------------------------------------------------------------------
+
+    @cached_property
+    def _stamp(self) -> datetime:
+        """The time of the load's rows."""
+        table = records.find_table(self.session, self.load.table_id)
+        return naive(next_import(self.now, table.last_import if table else None))
+
+    def _finished(
+        self,
+        table: Table,
+        count: int,
+        *,
+        created: bool = False,
+        new_columns: tuple[str, ...] = (),
+        warnings: tuple[str, ...] = (),
+    ) -> LoadResult:
+        date = import_date(self._stamp.replace(tzinfo=UTC), self.clock())
+        after = records.measured(self.session, table)
+        records.save(self.session, replace(after, last_import=date, last_change=date))
+        return LoadResult(
+            table_id=table.id,
+            imported_rows=count,
+            total_rows=after.row_count,
+            created=created,
+            new_columns=new_columns,
+            warnings=warnings,
+        )
+
+    def _remembered(self) -> LoadResult | None:
+        found = self.session.rows(
+            f"SELECT imported_rows, total_rows FROM {self.session.meta('import_keys')} "
+            "WHERE table_id = ? AND key = ?",
+            [self.load.table_id, self.load.import_key],
+        )
+        if not found:
+            return None
+        return LoadResult(self.load.table_id, found[0][0], found[0][1], repeated=True)
+
+    def _remember(self, result: LoadResult) -> None:
+        target = self.session.meta("import_keys")
+        self.session.rows(
+            f"DELETE FROM {target} WHERE table_id = ? AND written < ?",
+            [result.table_id, naive(self.now - _KEYS_KEPT)],
+        )
+        self.session.rows(
+            f"INSERT INTO {target} VALUES (?, ?, ?, ?, ?)",
+            [
+                result.table_id,
+                self.load.import_key,
+                result.imported_rows,
+                result.total_rows,
+                naive(self.now),
+            ],
+        )

@@ -1,0 +1,165 @@
+"""Names: what buckets, tables, columns and files may be called (mapping.md sections 6.8, 10.1, 10.8)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from vaka.errors import InvalidInput, NotFound
+
+TIMESTAMP: Final = "_timestamp"
+"""The hidden column of every table. No user's column can have this name: theirs never begin with `_`."""
+LONGEST_COLUMN: Final = 64
+LONGEST_TABLE: Final = 96
+_RESERVED: Final = {"oid", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+_LETTERS: Final = str.maketrans(
+    "đĐðÐħĦ\u0131ĸłŁŋŊøØŧŦəƏƒ",
+    "dDdDhHiklLnNoOtTeEf",
+) | str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"})
+"""Latin letters that Unicode does not take apart into a letter and a mark."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+_PROJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _plain(text: str) -> str:
+    """Letters without their marks; other alphabets are left as they are."""
+    taken_apart = unicodedata.normalize("NFKD", text.translate(_LETTERS))
+    return "".join(letter for letter in taken_apart if not unicodedata.combining(letter))
+
+
+def webalize(name: str) -> str:
+    """A column name of letters, digits and `_`, or nothing when no such character is left."""
+    result = re.sub(r"[^_A-Za-z0-9]+", "_", _plain(name)).strip("_")
+    return result + "_" if result.lower() in _RESERVED else result
+
+
+def file_name(name: str) -> str:
+    """A file name of letters, digits, `_` and dots."""
+    result = re.sub(r"[^._A-Za-z0-9]+", "_", _plain(name))
+    if not result.strip("._"):
+        raise InvalidInput("A file needs a name with letters or digits.", path="name")
+    return result
+
+
+def words(name: str) -> list[str]:
+    """The parts of a file name that a search compares, in lower case."""
+    return re.findall(r"[a-z0-9]+", _plain(name).lower())
+
+
+def column_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Column names as tables keep them: webalized, valid, and told apart without letter case.
+
+    Raises:
+        InvalidInput: a name cannot be a column's.
+    """
+    result: list[str] = []
+    for name in names:
+        if name.strip().lower() == TIMESTAMP:
+            raise InvalidInput(
+                f'System columns "{TIMESTAMP}" cannot be imported to the table.', path="columns"
+            )
+        column = webalize(name)
+        if not column:
+            raise InvalidInput(
+                f'"{name}" is not valid column name: it has no letters or digits.', path="columns"
+            )
+        if len(column) > LONGEST_COLUMN:
+            raise InvalidInput(
+                f"'{column}' is more than {LONGEST_COLUMN} characters long", path="columns"
+            )
+        result.append(column)
+    if repeated := repeated_names(result):
+        raise InvalidInput(
+            f"There are duplicate columns in CSV file: {quoted(repeated)}", path="columns"
+        )
+    return tuple(result)
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """The names that stand more than once, letter case apart, each as it is first written."""
+    seen: dict[str, str] = {}
+    repeated: dict[str, None] = {}
+    for name in names:
+        if (first := seen.setdefault(name.lower(), name)) is not name:
+            repeated[first] = None
+    return list(repeated)
+
+
+def quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+class TableId(NamedTuple):
+    """A table id taken apart."""
+
+    bucket: str
+    name: str
+
+    @property
+    def whole(self) -> str:
+        return f"{self.bucket}.{self.name}"
+
+
+def bucket_id(stage: str, name: str) -> str:
+    """The id of a new bucket.
+
+    Raises:
+        InvalidInput: there is no such stage, or `name` cannot be a bucket's.
+    """
+    if stage not in {"in", "out"}:
+        raise InvalidInput(f'Stage "{stage}" is not one of "in" and "out".', path="stage")
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_TABLE:
+        raise InvalidInput(
+            f'Invalid data - name "{name}": Only alphanumeric characters dash and underscores are '
+            f"allowed, at most {LONGEST_TABLE} of them.",
+            path="name",
+        )
+    return f"{stage}.c-{name}"
+
+
+def table_id(text: str) -> TableId:
+    """The parts of the id of a table that is to be made.
+
+    Raises:
+        InvalidInput: `text` has not the shape `<stage>.<bucket>.<table>`, or a part is not allowed.
+    """
+    stage, _, rest = text.partition(".")
+    bucket, _, name = rest.partition(".")
+    if stage not in {"in", "out"} or not _NAME.fullmatch(bucket) or not name:
+        raise InvalidInput(
+            f'"{text}" is not a table id: it has the form in.c-bucket.table or out.c-bucket.table.',
+            path="table_id",
+        )
+    if not _NAME.fullmatch(name) or name.startswith("_") or len(name) > LONGEST_TABLE:
+        raise InvalidInput(
+            f'Invalid table name "{name}": Only alphanumeric characters dash and underscores are '
+            f"allowed, no underscore at the beginning, and at most {LONGEST_TABLE} characters.",
+            path="table_id",
+        )
+    return TableId(f"{stage}.{bucket}", name)
+
+
+def no_table(text: str, project: str) -> NotFound:
+    bucket, _, name = text.rpartition(".")
+    return NotFound(
+        f'The table "{name}" was not found in the bucket "{bucket}" in the project "{project}"',
+        kind="table",
+        id=text,
+    )
+
+
+def no_bucket(text: str) -> NotFound:
+    return NotFound(f"Bucket {text} not found", kind="bucket", id=text)
+
+
+def project_folder(project: str) -> str:
+    """A project's id as part of a path.
+
+    Raises:
+        NotFound: no project can have this id.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise NotFound(f"Project {project} not found", kind="project", id=project)
+    return project

@@ -1,0 +1,352 @@
+"""Buckets and tables as the project's file describes them: reading and writing the schema's tables."""
+
+# ruff: noqa: S608 - names are quoted where they come from, values are parameters
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, cast
+
+from vaka.models.storage import BucketDetail, MetadataEntry, TableDetail
+from vaka_local.conditions import naive
+from vaka_local.duck import Session, quote
+from vaka_local.names import TIMESTAMP, TableId, no_bucket, no_table
+
+_COLUMNS: Final = (
+    "id, bucket, name, display_name, description, stored_as, columns, primary_key, created, "
+    "last_import, last_change, row_count, data_bytes"
+)
+_SAMPLE: Final = 10_000
+"""Rows that the size of a table is estimated from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as it is stored."""
+
+    id: str
+    bucket: str
+    name: str
+    display_name: str
+    description: str
+    stored_as: str
+    """Name of the table in DuckDB, where names that differ only in case are the same."""
+    columns: tuple[str, ...]
+    primary_key: tuple[str, ...]
+    created: datetime
+    last_import: datetime | None = None
+    last_change: datetime | None = None
+    row_count: int = 0
+    data_bytes: int = 0
+
+    def detail(
+        self,
+        metadata: Sequence[MetadataEntry],
+        column_metadata: Mapping[str, tuple[MetadataEntry, ...]],
+    ) -> TableDetail:
+        return TableDetail(
+            id=self.id,
+            bucket=self.bucket,
+            name=self.name,
+            columns=self.columns,
+            primary_key=self.primary_key,
+            created=self.created,
+            display_name=self.display_name,
+            last_import_date=self.last_import,
+            last_change_date=self.last_change,
+            rows_count=self.row_count,
+            data_size_bytes=self.data_bytes,
+            description=self.description,
+            metadata=tuple(metadata),
+            column_metadata=column_metadata,
+        )
+
+
+def find_table(session: Session, table_id: str) -> Table | None:
+    """The table of this id, or None."""
+    found = _tables(session, "WHERE id = ?", [table_id])
+    return found[0] if found else None
+
+
+def get_table(session: Session, project: str, table_id: str) -> Table:
+    """The table of this id, or `NotFound`."""
+    found = find_table(session, table_id)
+    if found is None:
+        raise no_table(table_id, project)
+    return found
+
+
+def tables(session: Session, bucket: str | None = None) -> list[Table]:
+    """All tables, or those of a bucket, by id."""
+    if bucket is None:
+        return _tables(session, "", [])
+    return _tables(session, "WHERE bucket = ?", [bucket])
+
+
+def _tables(session: Session, clause: str, parameters: Sequence[object]) -> list[Table]:
+    rows = session.rows(
+        f"SELECT {_COLUMNS} FROM {session.meta('tables')} {clause} ORDER BY id",
+        parameters,
+    )
+    return [
+        Table(
+            id=row[0],
+            bucket=row[1],
+            name=row[2],
+            display_name=row[3],
+            description=row[4],
+            stored_as=row[5],
+            columns=tuple(row[6]),
+            primary_key=tuple(row[7]),
+            created=aware(row[8]),
+            last_import=_optional(row[9]),
+            last_change=_optional(row[10]),
+            row_count=row[11],
+            data_bytes=row[12],
+        )
+        for row in rows
+    ]
+
+
+def details(session: Session, found: Sequence[Table]) -> list[TableDetail]:
+    """What callers get to know of tables, metadata included."""
+    entries = _metadata(session, [table.id for table in found])
+    result = []
+    for table in found:
+        own = entries.get(table.id, {})
+        columns = {name: own[name] for name in table.columns if name in own}
+        result.append(table.detail(own.get("", ()), columns))
+    return result
+
+
+def new_table(
+    session: Session,
+    table_id: TableId,
+    columns: tuple[str, ...],
+    primary_key: tuple[str, ...],
+    now: datetime,
+) -> Table:
+    """Describe a new table, and its bucket when there is none; its data is the caller's business."""
+    if find_bucket(session, table_id.bucket) is None:
+        stage, _, name = table_id.bucket.partition(".")
+        new_bucket(session, table_id.bucket, stage, name, "", now)
+    taken = {
+        row[0].lower()
+        for row in session.rows(
+            f"SELECT stored_as FROM {session.meta('tables')} WHERE lower(id) = lower(?)",
+            [table_id.whole],
+        )
+    }
+    candidates = [table_id.whole, *(f"{table_id.whole}~{number}" for number in range(len(taken)))]
+    stored_as = next(name for name in candidates if name.lower() not in taken)
+    table = Table(
+        id=table_id.whole,
+        bucket=table_id.bucket,
+        name=table_id.name,
+        display_name=table_id.name,
+        description="",
+        stored_as=stored_as,
+        columns=columns,
+        primary_key=primary_key,
+        created=now,
+    )
+    session.rows(
+        f"INSERT INTO {session.meta('tables')} ({_COLUMNS}) VALUES "
+        "(?, ?, ?, ?, ?, ?, ?::VARCHAR[], ?::VARCHAR[], ?, NULL, NULL, 0, 0)",
+        [
+            *(table.id, table.bucket, table.name, table.display_name, "", stored_as),
+            *(list(columns), list(primary_key), naive(now)),
+        ],
+    )
+    return table
+
+
+def save(session: Session, table: Table) -> None:
+    """Write what can change of a table."""
+    session.rows(
+        f"UPDATE {session.meta('tables')} SET columns = ?::VARCHAR[], "
+        "primary_key = ?::VARCHAR[], last_import = ?, last_change = ?, row_count = ?, "
+        "data_bytes = ? WHERE id = ?",
+        [
+            list(table.columns),
+            list(table.primary_key),
+            table.last_import and naive(table.last_import),
+            table.last_change and naive(table.last_change),
+            table.row_count,
+            table.data_bytes,
+            table.id,
+        ],
+    )
+
+
+def measured(session: Session, table: Table) -> Table:
+    """The table with its number of rows, and its size as estimated from the first of them."""
+    source = session.table(table.stored_as)
+    count = session.value(f"SELECT count(*) FROM {source}")
+    widths = " + ".join(f"strlen({quote(name)})" for name in table.columns)
+    mean = session.value(
+        f"SELECT coalesce(avg(8 + {widths}), 0) FROM (FROM {source} LIMIT {_SAMPLE})"
+    )
+    return replace(table, row_count=count, data_bytes=round(mean * count))
+
+
+def create_data(
+    session: Session, target: str, columns: Iterable[str], *, temporary: bool = False
+) -> None:
+    """An empty table of DuckDB, in place of one that has this name."""
+    definition = ", ".join(f"{quote(name)} VARCHAR" for name in columns)
+    kind = "TEMP TABLE" if temporary else "TABLE"
+    session.rows(f"CREATE OR REPLACE {kind} {target} ({definition}, {quote(TIMESTAMP)} TIMESTAMP)")
+
+
+def has_duplicates(session: Session, source: str, key: Sequence[str]) -> bool:
+    """Whether two rows of `source` have the same values in the columns of `key`."""
+    names = ", ".join(map(quote, key))
+    statement = f"SELECT 1 FROM {source} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"
+    return bool(session.rows(statement))
+
+
+def drop_table(session: Session, table: Table) -> None:
+    """Remove a table with all that is known of it but its import keys: what they say has happened."""
+    session.rows(f"DROP TABLE {session.table(table.stored_as)}")
+    for name, column in (("tables", "id"), ("metadata", "object_id")):
+        session.rows(
+            f"DELETE FROM {session.meta(name)} WHERE {column} = ?",
+            [table.id],
+        )
+
+
+def buckets(session: Session) -> list[BucketDetail]:
+    """All buckets, by id."""
+    return _buckets(session, "", [])
+
+
+def find_bucket(session: Session, bucket_id: str) -> BucketDetail | None:
+    """The bucket of this id, or None."""
+    found = _buckets(session, "WHERE id = ?", [bucket_id])
+    return found[0] if found else None
+
+
+def get_bucket(session: Session, bucket_id: str) -> BucketDetail:
+    """The bucket of this id, or `NotFound`."""
+    found = find_bucket(session, bucket_id)
+    if found is None:
+        raise no_bucket(bucket_id)
+    return found
+
+
+def _buckets(session: Session, clause: str, parameters: Sequence[object]) -> list[BucketDetail]:
+    rows = session.rows(
+        "SELECT DISTINCT ON (id) id, name, stage, created, display_name, description "
+        f"FROM {session.meta('buckets')} {clause} ORDER BY id, created",
+        parameters,
+    )
+    entries = _metadata(session, [row[0] for row in rows])
+    changes = dict(
+        session.rows(
+            "SELECT bucket, max(coalesce(last_change, created)) "
+            f"FROM {session.meta('tables')} GROUP BY bucket"
+        )
+    )
+    return [
+        BucketDetail(
+            id=row[0],
+            name=row[1],
+            stage=cast("Literal['in', 'out']", row[2]),
+            created=aware(row[3]),
+            display_name=row[4],
+            description=row[5],
+            last_change_date=_optional(changes.get(row[0])),
+            metadata=entries.get(row[0], {}).get("", ()),
+        )
+        for row in rows
+    ]
+
+
+def new_bucket(
+    session: Session, bucket_id: str, stage: str, name: str, description: str, now: datetime
+) -> None:
+    """Describe a bucket."""
+    session.rows(
+        f"INSERT INTO {session.meta('buckets')} "
+        "(id, stage, name, display_name, description, created) VALUES (?, ?, ?, ?, ?, ?)",
+        [bucket_id, stage, name, name.removeprefix("c-"), description, naive(now)],
+    )
+
+
+def drop_bucket(session: Session, bucket_id: str) -> None:
+    """Remove an empty bucket."""
+    for name, column in (("buckets", "id"), ("metadata", "object_id")):
+        session.rows(
+            f"DELETE FROM {session.meta(name)} WHERE {column} = ?",
+            [bucket_id],
+        )
+
+
+def _metadata(
+    session: Session, object_ids: Sequence[str]
+) -> dict[str, dict[str, tuple[MetadataEntry, ...]]]:
+    """Metadata by object and column; the empty column is the object itself."""
+    result: dict[str, dict[str, tuple[MetadataEntry, ...]]] = {}
+    if not object_ids:
+        return result
+    rows = session.rows(
+        "SELECT object_id, column_name, id, key, value, provider, written "
+        f"FROM {session.meta('metadata')} "
+        "WHERE object_id IN (SELECT unnest(CAST(? AS VARCHAR[]))) ORDER BY id",
+        [list(object_ids)],
+    )
+    for object_id, column, number, key, value, provider, written in rows:
+        entry = MetadataEntry(str(number), key, value, provider, aware(written))
+        columns = result.setdefault(object_id, {})
+        columns[column] = (*columns.get(column, ()), entry)
+    return result
+
+
+def write_metadata(
+    session: Session,
+    object_id: str,
+    column: str,
+    provider: str,
+    metadata: Mapping[str, str],
+    now: datetime,
+) -> None:
+    """Set keys of an object's or a column's metadata."""
+    target = session.meta("metadata")
+    for key, value in metadata.items():
+        written = session.value(
+            f"UPDATE {target} SET value = ?, written = ? WHERE object_id = ? "
+            "AND column_name = ? AND provider = ? AND key = ?",
+            [value, naive(now), object_id, column, provider, key],
+        )
+        if not written:
+            session.rows(
+                f"INSERT INTO {target} "
+                "(id, object_id, column_name, provider, key, value, written) "
+                f"VALUES (nextval({sequence(session)}), ?, ?, ?, ?, ?, ?)",
+                [object_id, column, provider, key, value, naive(now)],
+            )
+
+
+def sequence(session: Session) -> str:
+    """The name of the sequence of metadata ids, as `nextval` takes it."""
+    return "'" + session.meta("metadata_id").replace("'", "''") + "'"
+
+
+def drop_column_metadata(session: Session, table_id: str, column: str) -> None:
+    """Forget what is said of a column."""
+    session.rows(
+        f"DELETE FROM {session.meta('metadata')} WHERE object_id = ? AND column_name = ?",
+        [table_id, column],
+    )
+
+
+def aware(moment: datetime) -> datetime:
+    """A moment that DuckDB gave, which is in UTC."""
+    return moment.replace(tzinfo=UTC)
+
+
+def _optional(moment: Any) -> datetime | None:
+    return None if moment is None else aware(moment)

@@ -1,0 +1,371 @@
+"""The tables of the embedded Storage.
+
+Every operation is one transaction of DuckDB, in a thread. Locks in the process decide who may write: one
+writer a table at a time, and nobody writes into a bucket that is being dropped. Reading takes no lock:
+it sees what was committed when it began.
+"""
+
+# ruff: noqa: S608 - names are quoted where they come from, values are parameters
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+from vaka.errors import Conflict, InvalidInput, MappingFailed, NotFound, UserError
+from vaka.hooks import TableBackend
+from vaka.models.storage import (
+    BucketDetail,
+    DeleteWhere,
+    ExportOptions,
+    ExportResult,
+    LoadResult,
+    StorageScope,
+    TableDetail,
+    TableLoad,
+)
+from vaka_local import conditions, names, records
+from vaka_local.disk import new_file
+from vaka_local.duck import Duck, Session, quote
+from vaka_local.loading import DUPLICATES, Loader, ReadAgain, checked_key
+from vaka_local.locks import Locks
+
+T = TypeVar("T")
+
+_PREVIEW: Final = 100
+_LONGEST_KEY: Final = 255
+
+
+class LocalTables(TableBackend):
+    """Tables in DuckDB, one file a project."""
+
+    def __init__(self, duck: Duck, clock: Callable[[], datetime]) -> None:
+        """Use `duck` for all data; `clock` gives the time in UTC."""
+        self._duck = duck
+        self._clock = clock
+        self._locks = Locks()
+
+    # -- buckets ---------------------------------------------------------------------------------
+
+    async def list_buckets(self, scope: StorageScope) -> list[BucketDetail]:
+        return await self._look_up(scope, records.buckets)
+
+    async def bucket(self, scope: StorageScope, bucket_id: str) -> BucketDetail:
+        return await self._look_up(scope, lambda session: records.get_bucket(session, bucket_id))
+
+    async def create_bucket(
+        self, scope: StorageScope, stage: str, name: str, *, description: str = ""
+    ) -> BucketDetail:
+        bucket_id = names.bucket_id(stage, name)
+
+        def create(session: Session) -> BucketDetail:
+            if records.find_bucket(session, bucket_id) is not None:
+                raise Conflict(f"The bucket {name} already exists")
+            records.new_bucket(session, bucket_id, stage, f"c-{name}", description, self._clock())
+            return records.get_bucket(session, bucket_id)
+
+        async with self._alone_in_buckets(scope, bucket_id):
+            return await self._change(scope, create)
+
+    async def drop_bucket(
+        self, scope: StorageScope, bucket_id: str, *, force: bool = False
+    ) -> None:
+        def drop(session: Session) -> None:
+            records.get_bucket(session, bucket_id)
+            tables = records.tables(session, bucket_id)
+            if tables and not force:
+                raise Conflict(
+                    "Only empty buckets can be deleted. There are "
+                    f"{len(tables)} tables in the bucket."
+                )
+            for table in tables:
+                records.drop_table(session, table)
+            records.drop_bucket(session, bucket_id)
+
+        async with self._alone_in_buckets(scope, bucket_id):
+            await self._change(scope, drop)
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    async def list_tables(
+        self, scope: StorageScope, bucket_id: str | None = None
+    ) -> list[TableDetail]:
+        def find(session: Session) -> list[TableDetail]:
+            if bucket_id is not None:
+                records.get_bucket(session, bucket_id)
+            return records.details(session, records.tables(session, bucket_id))
+
+        return await self._look_up(scope, find)
+
+    async def table(self, scope: StorageScope, table_id: str) -> TableDetail:
+        return await self._look_up(scope, lambda session: _detail(session, scope, table_id))
+
+    async def create_table(
+        self,
+        scope: StorageScope,
+        table_id: str,
+        columns: Sequence[str],
+        *,
+        primary_key: Sequence[str] = (),
+    ) -> TableDetail:
+        parsed = names.table_id(table_id)
+        checked = names.column_names(columns)
+        if not checked:
+            raise InvalidInput("A table needs at least one column.", path="columns")
+        key = checked_key(primary_key, checked)
+
+        def create(session: Session) -> TableDetail:
+            records.get_bucket(session, parsed.bucket)
+            if records.find_table(session, table_id) is not None:
+                raise Conflict(
+                    f'The table "{parsed.name}" already exists in the bucket "{parsed.bucket}".'
+                )
+            table = records.new_table(session, parsed, checked, key, self._clock())
+            records.create_data(session, session.table(table.stored_as), checked)
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, create)
+
+    async def drop_table(self, scope: StorageScope, table_id: str) -> None:
+        def drop(session: Session) -> None:
+            records.drop_table(session, records.get_table(session, scope.project, table_id))
+
+        async with self._alone_in_tables(scope, [table_id]):
+            await self._change(scope, drop)
+
+    async def add_columns(
+        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+    ) -> TableDetail:
+        added = names.column_names(columns)
+
+        def add(session: Session) -> TableDetail:
+            table = records.get_table(session, scope.project, table_id)
+            if taken := names.repeated_names([*table.columns, *added]):
+                raise Conflict(f'The table "{table_id}" already has the column "{taken[0]}".')
+            target = session.table(table.stored_as)
+            for name in added:
+                session.rows(f"ALTER TABLE {target} ADD COLUMN {quote(name)} VARCHAR DEFAULT ''")
+            changed = replace(table, columns=table.columns + added)
+            records.save(session, replace(changed, last_change=self._clock()))
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, add)
+
+    async def drop_column(self, scope: StorageScope, table_id: str, column: str) -> TableDetail:
+        def drop(session: Session) -> TableDetail:
+            table = records.get_table(session, scope.project, table_id)
+            if column not in table.columns:
+                raise NotFound(
+                    f'The column "{column}" was not found in the table "{table_id}"',
+                    kind="column",
+                    id=column,
+                )
+            if column in table.primary_key:
+                raise InvalidInput(
+                    f'The column "{column}" is part of the primary key and cannot be deleted.',
+                    path="column",
+                )
+            if len(table.columns) == 1:
+                raise InvalidInput(
+                    f'The column "{column}" is the last one and cannot be deleted.', path="column"
+                )
+            target = session.table(table.stored_as)
+            session.rows(f"ALTER TABLE {target} DROP COLUMN {quote(column)}")
+            left = tuple(name for name in table.columns if name != column)
+            records.save(session, replace(table, columns=left, last_change=self._clock()))
+            records.drop_column_metadata(session, table_id, column)
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, drop)
+
+    async def set_primary_key(
+        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+    ) -> TableDetail:
+        def change(session: Session) -> TableDetail:
+            table = records.get_table(session, scope.project, table_id)
+            key = checked_key(columns, table.columns)
+            source = session.table(table.stored_as)
+            if key and records.has_duplicates(session, source, key):
+                raise MappingFailed(DUPLICATES)
+            records.save(session, replace(table, primary_key=key, last_change=self._clock()))
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, change)
+
+    async def write_metadata(
+        self,
+        scope: StorageScope,
+        object_id: str,
+        provider: str,
+        metadata: Mapping[str, str],
+        columns: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        if not provider:
+            raise InvalidInput("Metadata need a provider.", path="provider")
+        for key in [*metadata, *(key for each in (columns or {}).values() for key in each)]:
+            if not key or len(key) > _LONGEST_KEY:
+                raise InvalidInput(
+                    f'"{key}" is not a metadata key: it has 1 to {_LONGEST_KEY} characters.',
+                    path="key",
+                )
+
+        def write(session: Session) -> None:
+            now = self._clock()
+            existing: Sequence[str] = ()
+            if object_id.count(".") == 1:
+                records.get_bucket(session, object_id)
+            else:
+                existing = records.get_table(session, scope.project, object_id).columns
+            for column, entries in (columns or {}).items():
+                if column not in existing:
+                    raise NotFound(
+                        f'The column "{column}" was not found in "{object_id}"',
+                        kind="column",
+                        id=column,
+                    )
+                records.write_metadata(session, object_id, column, provider, entries, now)
+            records.write_metadata(session, object_id, "", provider, metadata, now)
+
+        if object_id.count(".") == 1:
+            lock: AbstractAsyncContextManager[None] = self._locks.hold(
+                shared=[_bucket_lock(scope, object_id)],
+                exclusive=[f"{_bucket_lock(scope, object_id)} metadata"],
+            )
+        else:
+            lock = self._alone_in_tables(scope, [object_id])
+        async with lock:
+            await self._change(scope, write)
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    async def export(
+        self, scope: StorageScope, table_id: str, options: ExportOptions, target: Path
+    ) -> ExportResult:
+        def copy(session: Session) -> ExportResult:
+            table = records.get_table(session, scope.project, table_id)
+            source = session.table(table.stored_as)
+            select, parameters = conditions.selection(options, table.columns, source)
+            with new_file(target) as fd:
+                statement = f"COPY ({select}) TO '/proc/self/fd/{fd}' ({_copy_options(options)})"
+                count = session.value(statement, parameters)
+                return ExportResult(rows=count, bytes=os.fstat(fd).st_size)
+
+        return await self._duck.run(scope.project, copy, "export")
+
+    async def preview(
+        self, scope: StorageScope, table_id: str, options: ExportOptions
+    ) -> tuple[tuple[str, ...], list[tuple[str | None, ...]]]:
+        limit = _PREVIEW if options.limit is None else options.limit
+
+        def read(session: Session) -> tuple[tuple[str, ...], list[tuple[str | None, ...]]]:
+            table = records.get_table(session, scope.project, table_id)
+            source = session.table(table.stored_as)
+            limited = replace(options, limit=limit)
+            rows = session.rows(*conditions.selection(limited, table.columns, source))
+            extra = (names.TIMESTAMP,) if options.include_internal_timestamp else ()
+            return (options.columns or table.columns) + extra, rows
+
+        return await self._look_up(scope, read)
+
+    async def load(self, scope: StorageScope, loads: Sequence[TableLoad]) -> list[LoadResult]:
+        for each in loads:
+            names.table_id(each.table_id)
+
+        def all_of_them(session: Session, *, sequential: bool) -> list[LoadResult]:
+            return [self._load(session, scope, each, loads, sequential) for each in loads]
+
+        async with self._alone_in_tables(scope, [each.table_id for each in loads]):
+            try:
+                return await self._change(scope, lambda s: all_of_them(s, sequential=False))
+            except ReadAgain:
+                return await self._change(scope, lambda s: all_of_them(s, sequential=True))
+
+    def _load(
+        self,
+        session: Session,
+        scope: StorageScope,
+        load: TableLoad,
+        loads: Sequence[TableLoad],
+        sequential: bool,
+    ) -> LoadResult:
+        loader = Loader(session, scope.project, load, self._clock, self._duck.scratch, sequential)
+        try:
+            return loader.run()
+        except UserError as error:
+            if len(loads) > 1:
+                error.message = f'Table "{load.table_id}": {error.message}'
+                error.args = (error.message,)
+            raise
+
+    async def delete_rows(
+        self, scope: StorageScope, table_id: str, where: DeleteWhere | None
+    ) -> int:
+        def delete(session: Session) -> int:
+            table = records.get_table(session, scope.project, table_id)
+            clause, parameters = conditions.where(where or DeleteWhere(), table.columns)
+            source = session.table(table.stored_as)
+            count = int(session.value(f"DELETE FROM {source}{clause}", parameters))
+            after = records.measured(session, table)
+            records.save(session, replace(after, last_change=self._clock()))
+            return count
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, delete)
+
+    # -- transactions and locks ------------------------------------------------------------------
+
+    async def _look_up(self, scope: StorageScope, work: Callable[[Session], T]) -> T:
+        return await self._duck.run(scope.project, work, "lookup")
+
+    async def _change(self, scope: StorageScope, work: Callable[[Session], T]) -> T:
+        def and_commit(session: Session) -> T:
+            result = work(session)
+            session.commit()
+            return result
+
+        return await self._duck.run(scope.project, and_commit, "load")
+
+    def _alone_in_tables(
+        self, scope: StorageScope, table_ids: Sequence[str]
+    ) -> AbstractAsyncContextManager[None]:
+        """Nobody else writes to these tables, nor drops their buckets."""
+        return self._locks.hold(
+            shared={_bucket_lock(scope, each.rpartition(".")[0]) for each in table_ids},
+            # in DuckDB names that differ only in case are the same
+            exclusive={f"{scope.project} table {each.lower()}" for each in table_ids},
+        )
+
+    def _alone_in_buckets(
+        self, scope: StorageScope, bucket_id: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Nobody else writes to anything in this bucket."""
+        return self._locks.hold(exclusive=[_bucket_lock(scope, bucket_id)])
+
+
+def _bucket_lock(scope: StorageScope, bucket_id: str) -> str:
+    return f"{scope.project} bucket {bucket_id}"
+
+
+def _detail(session: Session, scope: StorageScope, table_id: str) -> TableDetail:
+    table = records.get_table(session, scope.project, table_id)
+    return records.details(session, [table])[0]
+
+
+def _copy_options(options: ExportOptions) -> str:
+    # the file is there already: DuckDB must neither replace nor rename it
+    if options.file_type == "parquet":
+        return "FORMAT parquet, USE_TMP_FILE false"
+    return (
+        "FORMAT csv, DELIMITER ',', QUOTE '\"', ESCAPE '\"', FORCE_QUOTE *, USE_TMP_FILE false, "
+        f"HEADER {'true' if options.header else 'false'}, "
+        f"COMPRESSION {'gzip' if options.gzip else 'none'}"
+    )
