@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import secrets
 import shutil
 from collections import deque
@@ -205,6 +206,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         async with AsyncExitStack() as stack:
             previous = None
             _make_home(config.home)
+            _allow_many_files()
             if config.worker:
                 previous = stack.enter_context(_Home(config.home, owner)).previous
             store = await stack.enter_async_context(JobStore(config.effective_store_url))
@@ -394,6 +396,13 @@ def _make_home(home: Path) -> None:
             f"The home {home.absolute()} cannot be used: {error.strerror}. Choose another one, or "
             "give this user the right to write there."
         ) from error
+
+
+def _allow_many_files() -> None:
+    """Take as many descriptors as the process may have: one a running container, one a slice."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Home:

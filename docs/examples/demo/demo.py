@@ -51,7 +51,7 @@ def main() -> None:
     vaka("init")
     for name in ("delays", "processor-drop-missing", "processor-add-row-hash"):
         vaka("component", "add", HERE / f"definitions/{name}.json")
-    vaka("bucket", "create", "in.c-demo")
+    vaka("bucket", "create", "in", "demo")
     vaka("table", "load", "in.c-demo.flights", flights)
     vaka("file", "upload", carriers, "--tag", "carriers")
     named = ["--id", CONFIGURATION, "--name", "Flight delays"]
@@ -72,7 +72,7 @@ def main() -> None:
     title("The output table")
     vaka("table", "preview", OUTPUT, "--limit", "8")
     exported = HOME / "delays.csv"
-    vaka("table", "export", OUTPUT, exported)
+    vaka("table", "export", OUTPUT, "--output", exported)
     differences = compare(flights, carriers, exported, origin="JFK", late=15)
     if differences:
         raise DemoFailed("\n".join(["the output table is wrong:", *differences[:20]]))

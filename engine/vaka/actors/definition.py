@@ -34,7 +34,7 @@ from vaka.actors.stages import (
 from vaka.actors.verdicts import raise_for_ending
 from vaka.errors import EngineError
 from vaka.hooks import SpecContext
-from vaka.mapping.inputs import stage_files, stage_tables
+from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import OutputContext, store
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config, secrets
@@ -47,6 +47,8 @@ from vaka.store import Fence
 
 log = logging.getLogger(__name__)
 
+EXPORT_LIMIT = "components.max_export_size_bytes"
+FEATURE_DEV_MAPPING = "dev-mapping-allowed"
 LONGEST_TIMEOUT = 86_400
 """Seconds that a configuration may let its main container run."""
 
@@ -131,7 +133,11 @@ class DefinitionActor:
             await self._stage_in(unit, state)
         async with trio.open_nursery() as removals:
             if not self._is_past(Phase.STAGE):
-                await self._run_stages(unit, stages, records, state, removals)
+                try:
+                    await self._run_stages(unit, stages, records, state, removals)
+                except EngineError:
+                    await self._store_what_is_always_written(unit)
+                    raise
             await self._stage_out(unit)
         await self._events.note(
             "info",
@@ -231,8 +237,12 @@ class DefinitionActor:
             "format": self._main.configuration_format,
             "report": self._report,
         }
+        limit = self._job.project.limits.get(EXPORT_LIMIT)
         tables = await stage_tables(
-            [InputTable.parse(item) for item in configuration.input_tables], **common
+            [InputTable.parse(item) for item in configuration.input_tables],
+            max_bytes=int(limit) if limit else MAX_EXPORT_BYTES,
+            dev_mapping_allowed=FEATURE_DEV_MAPPING in self._main.features,
+            **common,
         )
         files = await stage_files(
             [InputFile.parse(item) for item in configuration.input_files], **common
@@ -351,12 +361,21 @@ class DefinitionActor:
             self.in_container = False
         if ending is None:
             raise Stopped
+        if stage.definition.runs_as_root:
+            await self._take_back_the_folder()
         await events.flush()
         record = await self._collect(stage, record, ending)
         if ending.stopped:
             raise Stopped
         raise_for_ending(stage, record.container, ending, reader, events.masker)
         return record
+
+    async def _take_back_the_folder(self) -> None:
+        """Make what an image's own user wrote readable to the engine and to the next container."""
+        await self._events.note("notice", "Normalizing working directory permissions")
+        await trio.to_thread.run_sync(
+            self._folder.normalise_permissions, *self._services.config.owner
+        )
 
     async def _collect(self, stage: Stage, record: StageRecord, ending: Ending) -> StageRecord:
         """Take what the container has left, and write down that it may go."""
@@ -479,7 +498,22 @@ class DefinitionActor:
             await self._keep(output=await self._store_outputs(unit))
         await trio.to_thread.run_sync(self._folder.remove)
 
-    async def _store_outputs(self, unit: DefinitionContext) -> dict[str, Any]:
+    async def _store_what_is_always_written(self, unit: DefinitionContext) -> None:
+        """Load the tables that want it even though the definition has failed; never raises of that.
+
+        Source: mapping.md section 6.16.
+        """
+        staged = {self._main.staging_input, self._main.staging_output}
+        if is_debug(self._job.record) or "none" in staged:
+            return
+        try:
+            await self._store_outputs(unit, failed=True)
+        except EngineError as error:
+            log.info("output.skipped", extra={"error": self._events.masker.text(str(error))})
+
+    async def _store_outputs(
+        self, unit: DefinitionContext, *, failed: bool = False
+    ) -> dict[str, Any]:
         configuration = unit.configuration
         stored = await store(
             [OutputTable.parse(item) for item in configuration.output_tables],
@@ -501,6 +535,7 @@ class DefinitionActor:
             key=f"job-{self._job.record.id}-{self._index}",
             input_files=[InputFile.parse(item) for item in configuration.input_files],
             report=self._report,
+            failed=failed,
         )
         return {
             "tables": [table.to_json() for table in stored.tables],
