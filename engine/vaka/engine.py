@@ -64,6 +64,9 @@ CLOSE_TIMEOUT = 10.0
 HEALTH_TIMEOUT = 5.0
 LOW_DISK_BYTES = 256 << 20
 """Free space below which the engine calls itself unhealthy."""
+FIRST_PROJECT = "Main"
+FIRST_FEATURES = ("queuev2",)
+"""Component libraries ask for it; without it they speak of a legacy queue."""
 PARALLELISM_LIMIT = "components.jobsParallelism"
 
 
@@ -230,6 +233,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 tokens={},
             )
             self._parts = services
+            if not await catalog.projects():
+                await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)
             if not config.worker:
                 yield
                 return
