@@ -60,14 +60,11 @@ BASE = "http://127.0.0.1:8080"
 class EmbeddedClient(Client):
     """The engine on the home of `settings`; with `works` it runs the jobs that wait there."""
 
-    def __init__(
-        self, settings: Settings, *, works: bool, plugins: tuple[object, ...] = ()
-    ) -> None:
+    def __init__(self, settings: Settings, *, works: bool) -> None:
         # jobs of others whose containers run are left to the next engine
         update: dict[str, Any] = {"worker": works, "shutdown": "adopt"}
         self._config = settings.engine.model_copy(update=update)
         self._base = settings.public_url or BASE
-        self._plugins = plugins
         self._engine: Engine
         self._project: Project
         self._stack = AsyncExitStack()
@@ -79,9 +76,7 @@ class EmbeddedClient(Client):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(home.hold(self._config.home, create=False))
-            self._engine = await stack.enter_async_context(
-                Engine(self._config, plugins=self._plugins)
-            )
+            self._engine = await stack.enter_async_context(Engine(self._config))
             projects = await self._engine.catalog.projects()
             if not projects:
                 raise NotFound(

@@ -130,14 +130,14 @@ async def logs(
         bool, typer.Option("--all", help="Show what the engine did, too.")
     ] = False,
 ) -> None:
-    """Print what a job's containers printed."""
+    """Print what a job's containers printed, and the engine's warnings."""
     async with session.client(works=follow) as client:
         stream = client.events(job, follow=follow)
         async with aclosing(stream) as events:
             async for event in events:
                 if session.json:
                     say(event.to_json())
-                elif all_events or event.kind in {"log", "note"}:
+                elif all_events or _is_told(event):
                     say(event_line(event))
 
 
@@ -270,6 +270,11 @@ async def _display(session: Session) -> AsyncIterator[_Display]:
 
 
 # -- words -----------------------------------------------------------------------------------------
+
+
+def _is_told(event: Event) -> bool:
+    """Whether an event is for who asked for the job, or only how the engine went about it."""
+    return event.kind == "log" or event.level in {"warn", "error"}
 
 
 def event_line(event: Event) -> str:

@@ -1,0 +1,511 @@
+"""The `vaka` command, on the embedded engine and against a server: alike to the letter."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypercorn.trio import serve as serve_http
+from tests.server.conftest import COMPONENT, IMAGE, runtime_plugin
+from typer.testing import CliRunner, Result
+
+from vaka import Engine
+from vaka.models.container import ContainerSpec
+from vaka.testing import FakeHost, FakeImage, Printed, Script
+from vaka_server import home
+from vaka_server.app import create_app
+from vaka_server.bootstrap import first_token
+from vaka_server.cli.main import create_cli
+from vaka_server.serve import address, hypercorn_config, listen
+from vaka_server.settings import Settings
+
+CSV = "id,name\n1,a\n2,b\n3,c\n"
+
+
+@dataclass
+class Shell:
+    """Runs commands, all with the same options that say where."""
+
+    options: list[str]
+    host: FakeHost
+
+    def run(self, *arguments: str, code: int = 0, input: str | None = None) -> Result:  # noqa: A002
+        result = CliRunner().invoke(create_cli(), [*arguments, *self.options], input=input)
+        assert result.exit_code == code, (arguments, result.stdout, result.stderr, result.exception)
+        return result
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def lines(self, *arguments: str, code: int = 0) -> list[str]:
+        return self.run(*arguments, code=code).stdout.splitlines()
+
+
+class Server:
+    """A server in a thread of its own."""
+
+    def __init__(self, settings: Settings, host: FakeHost) -> None:
+        self._settings = settings
+        self._host = host
+        self._stop: Callable[[], None]
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self.url = ""
+        self.secret = ""
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        assert self._ready.wait(30)
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._serve)
+        except BaseException as error:  # noqa: BLE001 - raised again where the test is
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        stop = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        self._stop = lambda: token.run_sync_soon(stop.set)
+        listener = listen(self._settings)
+        self.url = address(listener)
+        config = hypercorn_config(self._settings, listener)
+        listener.close()
+        engine = Engine(self._settings.engine, plugins=[runtime_plugin(self._host)])
+        async with engine:
+            self.secret = await first_token(engine.catalog) or ""
+            self._ready.set()
+            await serve_http(create_app(engine, self._settings), config, shutdown_trigger=stop.wait)
+
+
+@pytest.fixture(params=["embedded", "server"])
+def shell(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shell]:
+    host = FakeHost({IMAGE: Script()})
+    folder = tmp_path / "home"
+    monkeypatch.setenv("VAKA_IDLE_POLL", "0.5")
+    if request.param == "embedded":
+        plugins = [runtime_plugin(host)]
+        monkeypatch.setattr(
+            "vaka_server.cli.embedded.Engine", lambda config: Engine(config, plugins=plugins)
+        )
+        made = Shell(["--home", str(folder)], host)
+        made.run("init")
+        yield made
+        return
+    settings = Settings(home=folder, port=0, shutdown="stop", graceful_timeout=0)
+    with Server(settings, host) as server:
+        yield Shell(["--url", server.url, "--token", server.secret], host)
+
+
+@pytest.fixture
+def component(shell: Shell, tmp_path: Path) -> Path:
+    """The component `C`, registered."""
+    path = tmp_path / "component.json"
+    path.write_text(json.dumps(COMPONENT))
+    shell.run("component", "add", str(path))
+    return path
+
+
+def write(path: Path, value: Any) -> str:
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return str(path)
+
+
+def play(shell: Shell, *output: Printed, **script: Any) -> None:
+    shell.host.images[IMAGE] = FakeImage(Script(output, **script))
+
+
+# -- what is configured ----------------------------------------------------------------------------
+
+
+def test_components(shell: Shell, component: Path) -> None:
+    assert shell.run("component", "add", str(component)).stdout == "Component C is registered.\n"
+    assert [each["id"] for each in shell.json("component", "list")] == ["C"]
+    assert shell.lines("component", "list") == [
+        "ID  TYPE         NAME    IMAGE",
+        "C   application  Worker  worker",
+    ]
+    assert json.loads(shell.run("component", "show", "C").stdout)["data"] == COMPONENT["data"]
+    missing = shell.run("component", "show", "none", code=1)
+    assert missing.stderr.startswith("Error: ")
+    assert "none" in missing.stderr
+    added = shell.run("component", "add", "-", input=json.dumps({**COMPONENT, "id": "D"}))
+    assert added.stdout == "Component D is registered.\n"
+    assert "`id`" in shell.run("component", "add", "-", input="[]", code=2).stderr
+    assert "not JSON" in shell.run("component", "add", "-", input="{", code=2).stderr
+    assert "No such file" in shell.run("component", "add", "/none", code=1).stderr
+
+
+def test_configurations_and_rows(shell: Shell, component: Path, tmp_path: Path) -> None:
+    content = write(tmp_path / "content.json", {"parameters": {"a": 1}})
+    made = shell.run(
+        "config", "create", "C", "--id", "X", "--name", "N", "--configuration", content
+    )
+    assert made.stdout == "X\n"
+    assert json.loads(shell.run("config", "get", "C", "X").stdout) == {"parameters": {"a": 1}}
+    full = shell.json("config", "get", "C", "X")
+    assert (full["name"], full["version"], full["rows"]) == ("N", 1, [])
+    other = write(tmp_path / "other.json", {"parameters": {}})
+    assert shell.run("config", "put", "C", "X", "--configuration", other).stdout == "Version 2.\n"
+    assert shell.run("config", "put", "C", "X", "--name", "M", "--change", "why").stdout == (
+        "Version 3.\n"
+    )
+    stale = shell.run("config", "put", "C", "X", "--name", "L", "--expected-version", "1", code=1)
+    assert stale.stderr.startswith("Error: ")
+    assert json.loads(shell.run("config", "get", "C", "X", "--version", "1").stdout) == {
+        "parameters": {"a": 1}
+    }
+    versions = shell.json("config", "versions", "C", "X")
+    assert [each["version"] for each in versions] == [3, 2, 1]
+    assert versions[0]["changeDescription"] == "why"
+    for arguments in (("config", "list"), ("config", "list", "C")):
+        assert shell.lines(*arguments)[1].split() == ["C", "X", "3", "no", "M"]
+    assert shell.run("row", "create", "C", "X", "--id", "R", "--configuration", content).stdout == (
+        "R\n"
+    )
+    assert shell.run("row", "put", "C", "X", "R", "--name", "row", "--disabled").stdout == (
+        "Version 2.\n"
+    )
+    assert json.loads(shell.run("row", "get", "C", "X", "R").stdout) == {"parameters": {"a": 1}}
+    assert shell.lines("row", "list", "C", "X")[1].split() == ["R", "2", "yes", "row"]
+    assert "Row none" in shell.run("row", "get", "C", "X", "none", code=1).stderr
+    assert shell.json("config", "list", "C")[0]["id"] == "X"
+
+
+def test_state(shell: Shell, component: Path, tmp_path: Path) -> None:
+    shell.run("config", "create", "C", "--id", "X")
+    assert shell.json("state", "get", "C", "X") == {"state": {}, "version": 0}
+    file = write(tmp_path / "state.json", {"seen": 1})
+    assert shell.run("state", "set", "C", "X", file).stdout == "Version 1.\n"
+    assert json.loads(shell.run("state", "get", "C", "X").stdout) == {"seen": 1}
+    shell.run("state", "set", "C", "X", file, "--expected-version", "0", code=1)
+    shell.run("row", "create", "C", "X", "--id", "R")
+    shell.run("state", "set", "C", "X", file, "--row", "R")
+    assert shell.json("state", "get", "C", "X", "--row", "R")["version"] == 1
+
+
+def test_tokens(shell: Shell) -> None:
+    made = shell.json("token", "create", "--description", "for tests", "--role", "read")
+    assert (made["role"], made["description"]) == ("read", "for tests")
+    secret = shell.run("token", "create", "--description", "another").stdout.strip()
+    listed = shell.run("token", "list").stdout
+    assert "for tests" in listed
+    assert made["token"] not in listed
+    assert secret not in listed
+    assert shell.run("token", "revoke", made["id"]).stdout == f"Token {made['id']} is revoked.\n"
+    assert "for tests" not in shell.run("token", "list").stdout
+    shell.run("token", "revoke", "999999", code=1)
+    shell.run("token", "create", "--description", "x", "--role", "god", code=2)
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def test_tables(shell: Shell, tmp_path: Path) -> None:
+    assert shell.run("bucket", "create", "in", "c-b", "--description", "words").stdout == "in.c-b\n"
+    assert shell.lines("bucket", "list")[1].split()[::2] == ["in.c-b", "words"]
+    shell.run("bucket", "create", "in", "b", code=1)
+    shell.run("bucket", "create", "sys", "b", code=2)
+    file = write(tmp_path / "a.csv", CSV)
+    loaded = shell.run("table", "load", "in.c-b.t", file, "--primary-key", "id")
+    assert loaded.stdout == "Loaded 3 rows; in.c-b.t has 3.\n"
+    more = tmp_path / "more.csv.gz"
+    more.write_bytes(gzip.compress(b"id,name\n3,changed\n4,new\n"))
+    loaded = shell.run("table", "load", "in.c-b.t", str(more), "--incremental")
+    assert loaded.stdout == "Loaded 2 rows; in.c-b.t has 4.\n"
+    assert shell.lines(
+        "table", "preview", "in.c-b.t", "--where", "id>=3", "--columns", "name,id"
+    ) == [
+        "name     id",
+        "changed  3",
+        "new      4",
+    ]
+    assert shell.json("table", "preview", "in.c-b.t", "--where", "id=1|2", "--columns", "id") == [
+        {"id": "1"},
+        {"id": "2"},
+    ]
+    output = tmp_path / "out.csv"
+    assert shell.run("table", "export", "in.c-b.t", "--output", str(output)).stdout == (
+        f"Wrote 4 rows to {output}.\n"
+    )
+    assert sorted(output.read_text().splitlines()) == [
+        *('"1","a"', '"2","b"', '"3","changed"', '"4","new"', '"id","name"'),
+    ]
+    printed = shell.run("table", "export", "in.c-b.t", "--where", "name=a", "--columns", "id")
+    assert printed.stdout == '"id"\n"1"\n'
+    (listed,) = shell.json("table", "list")
+    assert (listed["id"], listed["rowsCount"], listed["primaryKey"]) == ("in.c-b.t", 4, ["id"])
+    assert shell.lines("table", "list", "in.c-b")[1].split()[:2] == ["in.c-b.t", "4"]
+    assert sorted(path.name for path in tmp_path.glob(".vaka*")) == []
+
+
+def test_a_load_that_fails_says_why_and_changes_nothing(shell: Shell, tmp_path: Path) -> None:
+    shell.run("bucket", "create", "in", "b")
+    file = write(tmp_path / "a.csv", CSV)
+    shell.run("table", "load", "in.c-b.t", file)
+    broken = write(tmp_path / "broken.csv", "id,name\n1,a,more\n")
+    assert shell.run("table", "load", "in.c-b.t", broken, code=1).stderr.startswith("Error: ")
+    failed = shell.run("table", "load", "in.c-b.t", broken, "--json", code=1)
+    assert json.loads(failed.stderr)["kind"] == "user"
+    assert shell.json("table", "list")[0]["rowsCount"] == 3
+    assert "No such file" in shell.run("table", "load", "in.c-b.t", "/none", code=1).stderr
+    for arguments in (("export", "in.c-b.none"), ("preview", "in.c-b.none")):
+        assert "none" in shell.run("table", *arguments, code=1).stderr
+    kept = tmp_path / "kept.csv"
+    kept.write_text("before")
+    shell.run("table", "export", "in.c-b.none", "--output", str(kept), code=1)
+    assert kept.read_text() == "before"
+    shell.run("table", "preview", "in.c-b.t", "--where", "nonsense", code=2)
+
+
+def test_files(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(bytes(range(256)))
+    id_ = shell.run("file", "upload", str(file), "--tag", "t", "--tag", "u").stdout.strip()
+    (listed,) = shell.json("file", "list", "--tag", "t")
+    assert (str(listed["id"]), listed["name"], listed["tags"]) == (id_, "a.bin", ["t", "u"])
+    assert shell.json("file", "list", "--query", "tags:none") == []
+    assert shell.lines("file", "list", "--tag", "none") == ["(none)"]
+    output = tmp_path / "b.bin"
+    shell.run("file", "download", id_, "--output", str(output))
+    assert output.read_bytes() == bytes(range(256))
+    assert "999999" in shell.run("file", "download", "999999", code=1).stderr
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def copy_table(spec: ContainerSpec) -> None:
+    """What the component does: writes its input table out again, and keeps a state."""
+    data = next(mount.source for mount in spec.mounts if mount.target == "/data")
+    for path in (data / "in/tables").glob("*.csv"):
+        (data / "out/tables" / path.name).write_bytes(path.read_bytes())
+    (data / "out/state.json").write_text('{"runs": 1}')
+
+
+def test_a_stored_configuration_runs_end_to_end(
+    shell: Shell, component: Path, tmp_path: Path
+) -> None:
+    shell.run("bucket", "create", "in", "b")
+    shell.run("bucket", "create", "out", "b")
+    shell.run("table", "load", "in.c-b.t", write(tmp_path / "a.csv", CSV))
+    content = {
+        "storage": {
+            "input": {
+                "tables": [
+                    {
+                        "source": "in.c-b.t",
+                        "destination": "t.csv",
+                        "columns": ["id"],
+                        "where_column": "name",
+                        "where_values": ["a", "b"],
+                    }
+                ]
+            },
+            "output": {"tables": [{"source": "t.csv", "destination": "out.c-b.t"}]},
+        }
+    }
+    file = write(tmp_path / "content.json", content)
+    shell.run("config", "create", "C", "--id", "X", "--configuration", file)
+    play(shell, Printed(b"\x1b[31mred\x1b[0m\n"), Printed(b"done\n"), effect=copy_table)
+    ran = shell.run("run", "C", "--config", "X")
+    assert [line.split(" ", 1)[1].strip() for line in ran.stdout.splitlines()] == ["red", "done"]
+    assert "Component processing finished." in ran.stderr
+    assert sorted(shell.run("table", "export", "out.c-b.t").stdout.splitlines()) == [
+        *('"1"', '"2"', '"id"'),
+    ]
+    assert json.loads(shell.run("state", "get", "C", "X").stdout)["component"] == {"runs": 1}
+    (job,) = shell.json("jobs")
+    id_ = str(job["id"])
+    told = shell.run("show", id_).stdout
+    assert told.startswith(f"Job {id_}: success. Component processing finished.")
+    for words in ("component  C", "config     X", "in.c-b.t", "out.c-b.t", IMAGE, "collected"):
+        assert words in told
+    (stage,) = shell.json("show", id_)["stages"]
+    assert (stage["image"], stage["exitCode"]) == (IMAGE, 0)
+    assert [line.split(" ", 1)[1].strip() for line in shell.lines("logs", id_)] == ["red", "done"]
+    assert len(shell.lines("logs", id_, "--all")) > 5
+    events = [json.loads(line) for line in shell.lines("logs", id_, "--json")]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_row_a_tag_and_an_inline_configuration(
+    shell: Shell, component: Path, tmp_path: Path
+) -> None:
+    shell.run("config", "create", "C", "--id", "X")
+    shell.run("row", "create", "C", "X", "--id", "R")
+    assert shell.json("run", "C", "--config", "X", "--row", "R")["params"]["row"] == "R"
+    shell.host.images["worker:2"] = FakeImage(Script((Printed(b"two\n"),)))
+    assert "two" in shell.run("run", "C", "--config", "X", "--tag", "2").stdout
+    inline = shell.json("run", "C", "--config-data", '{"parameters": {"a": 1}}')
+    assert inline["params"]["configData"] == {"parameters": {"a": 1}}
+    file = write(tmp_path / "inline.json", {"parameters": {"b": 2}})
+    inline = shell.json("run", "C", "--config-data", f"@{file}")
+    assert inline["params"]["configData"] == {"parameters": {"b": 2}}
+    assert "not JSON" in shell.run("run", "C", "--config-data", "{", code=2).stderr
+    secret = shell.run("run", "C", "--config-data", '{"#a": "value"}', code=1)
+    assert "configData.#a" in secret.stderr
+    assert "value'" not in secret.stderr.replace("The value of", "")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "code", "words"),
+    [
+        (1, 1, "The component ended with exit code 1, a user error: the reason"),
+        (2, 3, "The component failed with exit code 2; its last words: the reason."),
+    ],
+)
+def test_a_failed_job_ends_the_command_with_its_code(
+    shell: Shell, component: Path, exit_code: int, code: int, words: str
+) -> None:
+    play(shell, Printed(b"the reason\n", stream="stderr"), exit_code=exit_code)
+    ran = shell.run("run", "C", "--config-data", "{}", code=code)
+    assert words in ran.stderr
+    job = shell.json("run", "C", "--config-data", "{}", code=code)
+    assert job["status"] == "error"
+    assert words in shell.run("show", str(job["id"])).stdout
+    shell.run("wait", str(job["id"]), code=code)
+
+
+def test_a_job_of_a_component_that_is_not_there(shell: Shell) -> None:
+    assert shell.run("run", "none", "--config", "X", code=1).stderr == (
+        "Error: Component 'none' not found.\n"
+    )
+    for arguments in (("show", "99"), ("logs", "99"), ("wait", "99"), ("cancel", "99")):
+        shell.run(*arguments, code=1)
+
+
+def test_a_job_can_be_left_to_itself_and_waited_for(shell: Shell, component: Path) -> None:
+    play(shell, Printed(b"ran\n"))
+    id_ = shell.run("run", "C", "--config-data", "{}", "--no-wait", "--key", "k").stdout.strip()
+    again = shell.run("run", "C", "--config-data", "{}", "--no-wait", "--key", "k").stdout.strip()
+    assert again == id_
+    assert "ran" in shell.run("wait", id_).stdout
+    assert shell.json("show", id_)["status"] == "success"
+    listed = shell.json("jobs", "--component", "C", "--status", "success", "--since", "-1 day")
+    assert [str(job["id"]) for job in listed] == [id_]
+    assert shell.json("jobs", "--status", "error") == []
+    assert shell.json("jobs", "--component", "other") == []
+    assert "JOB" in shell.lines("jobs")[0]
+
+
+def test_a_job_is_cancelled_and_waiting_for_it_ends_with_4(shell: Shell, component: Path) -> None:
+    play(shell, seconds=math.inf)
+    id_ = shell.run("run", "C", "--config-data", "{}", "--no-wait").stdout.strip()
+    ended = shell.run("cancel", id_).stdout
+    assert ended.startswith((f"Job {id_} is cancelled.", f"Job {id_} is terminated."))
+    assert shell.host.containers == []
+    shell.run("wait", id_, code=4)
+    shell.run("cancel", id_, code=1)
+
+
+# -- without an installation -----------------------------------------------------------------------
+
+
+def outside(*arguments: str) -> Result:
+    return CliRunner().invoke(create_cli(), list(arguments))
+
+
+def test_without_a_server_or_a_home_the_code_is_5(tmp_path: Path) -> None:
+    away = outside("jobs", "--url", "http://127.0.0.1:1")
+    assert away.exit_code == 5
+    assert "does not answer" in away.stderr
+    none = outside("jobs", "--home", str(tmp_path / "none"))
+    assert none.exit_code == 5
+    assert "Run `vaka init`" in none.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_token_is_asked_for_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path / "home", port=0, shutdown="stop", graceful_timeout=0)
+    with Server(settings, FakeHost()) as server:
+        missing = outside("jobs", "--url", server.url)
+        assert (missing.exit_code, missing.stderr) == (
+            1,
+            "Error: No token was given; use --token or VAKA_TOKEN.\n",
+        )
+        wrong = outside("jobs", "--url", server.url, "--token", "wrong")
+        assert wrong.exit_code == 1
+        assert "Invalid StorageApi Token. Check --token or VAKA_TOKEN." in wrong.stderr
+        secret = tmp_path / "secret"
+        secret.write_text(f"{server.secret}\n")
+        monkeypatch.setenv("VAKA_TOKEN_FILE", str(secret))
+        monkeypatch.setenv("VAKA_URL", server.url)
+        assert outside("jobs").exit_code == 0
+        examined = outside("doctor")
+        assert "answers at" in examined.stdout
+        assert "is valid, its role is admin" in examined.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("run",),
+        ("run", "C"),
+        ("jobs", "--limit", "0"),
+        ("show", "abc"),
+        ("table", "nonsense"),
+        ("serve", "--port", "x"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...]) -> None:
+    assert outside(*arguments).exit_code == 2
+
+
+def test_a_setting_that_cannot_be_ends_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAKA_CONCURRENCY", "none")
+    found = outside("jobs", "--home", "/nowhere")
+    assert (found.exit_code, "VAKA_CONCURRENCY" in found.stderr) == (2, True)
+
+
+def test_a_home_that_is_in_use_says_by_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with home.hold(tmp_path, create=True) as held:
+        found = outside("jobs", "--home", str(tmp_path))
+        assert (found.exit_code, "by process" in found.stderr) == (5, True)
+        held.announce(url="http://127.0.0.1:1234")
+        found = outside("jobs", "--home", str(tmp_path))
+        assert "by the server at http://127.0.0.1:1234" in found.stderr
+
+
+def test_init_makes_a_home_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "home"
+    first = outside("init", "--home", str(path), "--json")
+    made = json.loads(first.stdout)
+    assert made["home"] == str(path)
+    assert len(made["token"]) > 40
+    again = json.loads(outside("init", "--home", str(path), "--json").stdout)
+    assert again == {"home": str(path), "token": None}
+    for file in path.rglob("*"):
+        if file.is_file():
+            assert made["token"].encode() not in file.read_bytes()
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_the_version_is_told() -> None:
+    assert outside("--version").stdout.strip().count(".") == 2
