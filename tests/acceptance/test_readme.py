@@ -59,5 +59,5 @@ def test_the_server_example_runs(
     assert '"status":"waiting"' in done.stdout.replace(" ", "")
     first = server.wait("1")
     assert first["status"] == "success"
-    assert server.logged("1") == ["Hello, world! This is run 1."]
+    assert server.logged("1")[-1] == "Hello, world! This is run 1."
     assert "Hello, world! This is run 2." in done.stdout

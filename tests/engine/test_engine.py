@@ -139,9 +139,9 @@ async def test_other_exit_codes_are_application_errors_whose_text_is_not_shown(
     async with make_engine() as engine:
         outcome = await (await engine.submit(JobSpec(image=IMAGE))).wait()
     assert (outcome.error, outcome.message) == ("application", INTERNAL_ERROR)
-    told = [record for record in caplog.records if record.msg == "job.failed"]
-    assert [record.exception_id for record in told] == [outcome.exception_id]
-    assert f"failed: ({code}) application error" in told[0].error
+    (told,) = [vars(record) for record in caplog.records if record.msg == "job.failed"]
+    assert told["exception_id"] == outcome.exception_id
+    assert f"failed: ({code}) application error" in told["error"]
     with pytest.raises(ApplicationError):
         outcome.raise_for_status()
 
