@@ -57,8 +57,9 @@ T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds for which a daemon that does not answer is asked again: it restarts in one to ten."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-CREATE_TIMEOUT = 60.0
-"""Seconds for one try to create a container, which takes 10 ms; a busy disk may hold it up."""
+CALL_TIMEOUT = 120.0
+"""Seconds for one call that has nothing to wait for, such as creating and starting: they take 10 and
+300 ms, and on a host that is overrun some seconds."""
 ATTEMPTS = 4
 """Tries to create or start a container of which the daemon says that it failed."""
 KILL_TIMEOUT = 10.0
@@ -134,13 +135,21 @@ class DockerRuntime(ContainerRuntime):
     Args:
         address: `unix:///path`, `tcp://host:port` or `https://host:port`; None is the daemon that the
             `docker` command would speak to.
-        patience: seconds for which a daemon that does not answer is asked again, where that is safe:
+        patience: seconds for which a daemon that is not there is asked again, where that is safe:
             creating, starting, waiting, reading output, stopping, removing.
+        timeout: seconds after which a daemon that is there and does not answer is given up.
     """
 
-    def __init__(self, address: str | None = None, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        patience: float = PATIENCE,
+        timeout: float = CALL_TIMEOUT,
+    ) -> None:
         self._address = address
         self._patience = patience
+        self._timeout = timeout
         self._docker: Docker | None = None
         self._cpus = 1
         self._platform = ""
@@ -156,7 +165,7 @@ class DockerRuntime(ContainerRuntime):
 
     async def open(self) -> None:
         try:
-            self._docker = Docker(self._address)
+            self._docker = Docker(self._address, timeout=self._timeout)
         except (ValueError, DockerContextError) as error:
             raise ApplicationError(f"The Docker Engine cannot be found: {error}") from error
         await self.info()
@@ -225,7 +234,9 @@ class DockerRuntime(ContainerRuntime):
         with self._speaking(f"look for image {reference}"):
             try:
                 found = await self._client.images.inspect(reference)
-            except DockerNotFound:
+            except DockerError as error:
+                if error.status not in (400, 404):  # 400: no image can have that name
+                    raise
                 return None
         return ImageInfo(
             id=found["Id"],
@@ -319,41 +330,36 @@ class DockerRuntime(ContainerRuntime):
 
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         body = container_body(spec, cpus=self._cpus)
-        doing = f"create container {spec.name} of image {spec.image}"
 
         async def create() -> ContainerStatus:
-            for attempt in range(1, ATTEMPTS + 1):
+            attempt = 1
+            while True:
                 try:
-                    with trio.fail_after(CREATE_TIMEOUT):
-                        made = await self._client.containers.create(dict(body), name=spec.name)
+                    made = await self._client.containers.create(body, name=spec.name)
                 except (
                     DockerConflict,
                     DockerServerError,
                     DockerConnectionLost,
-                    trio.TooSlowError,
+                    TimeoutError,
                 ) as error:
                     # it may have been made, now or by an earlier try
                     found = await self._own(spec)
                     if found is not None:
                         return found
-                    if attempt == ATTEMPTS or isinstance(error, DockerConnectionLost):
+                    if attempt == ATTEMPTS or not isinstance(
+                        error, DockerConflict | DockerServerError
+                    ):
                         raise
                     await trio.sleep(FIRST_PAUSE * 2**attempt)
+                    attempt += 1
                 else:
                     self._fresh.add(spec.name)
                     return ContainerStatus(
                         made.id, spec.name, ContainerPhase.CREATED, dict(spec.labels)
                     )
-            raise AssertionError("unreachable")
 
-        with self._speaking(doing):
-            try:
-                return await self._patiently(create)
-            except trio.TooSlowError as error:
-                raise RuntimeUnavailable(
-                    f"Docker Engine at {self._client.docker_host} could not {doing} in "
-                    f"{CREATE_TIMEOUT:g} s: it is overloaded or hangs; see its own log."
-                ) from error
+        with self._speaking(f"create container {spec.name} of image {spec.image}"):
+            return await self._patiently(create)
 
     async def _own(self, spec: ContainerSpec) -> ContainerStatus | None:
         """The container of a spec's name, if it is there; `ApplicationError` if it is not ours."""
@@ -373,20 +379,20 @@ class DockerRuntime(ContainerRuntime):
 
         async def start() -> None:
             if name not in self._fresh and await self._phase(name) is not ContainerPhase.CREATED:
-                return
+                return None
             self._fresh.discard(name)
-            for attempt in range(1, ATTEMPTS + 1):
+            attempt = 1
+            while True:
                 try:
-                    await container.start()
-                except (DockerNotFound, DockerServerError) as error:
-                    # a command that is not there is "not found" too
+                    return await container.start()
+                except (DockerNotFound, DockerServerError, TimeoutError) as error:
+                    # it may run, now or already over; a command that is not there is "not found" too
                     if await self._phase(name) is not ContainerPhase.CREATED:
-                        return
-                    if isinstance(error, DockerNotFound) or attempt == ATTEMPTS:
+                        return None
+                    if attempt == ATTEMPTS or not isinstance(error, DockerServerError):
                         raise
                     await trio.sleep(FIRST_PAUSE * 2**attempt)
-                else:
-                    return
+                    attempt += 1
 
         with self._speaking(f"start container {name}"):
             await self._patiently(start)
@@ -405,7 +411,7 @@ class DockerRuntime(ContainerRuntime):
                 id=each.id,
                 name=each["Names"][0].removeprefix("/"),
                 phase=PHASES.get(each["State"], ContainerPhase.EXITED),
-                labels=each["Labels"],
+                labels=each["Labels"] or {},
                 created=datetime.fromtimestamp(each["Created"], UTC),
             )
             for each in found
@@ -468,14 +474,13 @@ class DockerRuntime(ContainerRuntime):
 
     async def stop(self, name: str, *, grace: float) -> None:
         container = self._container(name)
-        ask = grace > 0
+        deadline = trio.current_time() + grace
 
         async def stop() -> None:
-            nonlocal ask
-            if ask:
-                ask = False
-                with trio.move_on_after(grace), suppress(DockerServerError):
-                    await container.stop(t=math.ceil(grace))
+            left = deadline - trio.current_time()
+            if left > 0:
+                with trio.move_on_after(left), suppress(DockerServerError):
+                    await container.stop(t=math.ceil(left))
             while (data := await self._look(name)) is not None and data["State"]["Running"]:
                 # it may have ended meanwhile, or not within the daemon's own patience
                 with trio.move_on_after(KILL_TIMEOUT), suppress(DockerConflict, DockerServerError):
@@ -673,6 +678,11 @@ class DockerRuntime(ContainerRuntime):
                 f"The connection to Docker Engine at {error.address} broke when it was to {doing}; "
                 "see its own log for why it stopped."
             ) from error
+        except TimeoutError as error:
+            raise RuntimeUnavailable(
+                f"Docker Engine at {self._client.docker_host} did not {doing} in {self._timeout:g} s: "
+                "it is overrun or hangs; see its own log."
+            ) from error
         except DockerError as error:
             raise ApplicationError(f"Docker Engine could not {doing}: {error.message}") from error
 
@@ -785,7 +795,7 @@ class _LogEntries:
         return [stream for stream, owed in self._owed.items() if owed]
 
 
-def container_body(spec: ContainerSpec, *, cpus: int) -> Mapping[str, Any]:
+def container_body(spec: ContainerSpec, *, cpus: int) -> dict[str, Any]:
     """What Docker Engine is told to create; `cpus` are those of the host, which it may not exceed."""
     host: dict[str, Any] = {
         "Mounts": [

@@ -1,0 +1,444 @@
+"""Preparing images: from this host alone, and from a registry of our own with a password."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+import trio
+
+import vaka.runtime
+from vaka.docker import Docker, DockerNotFound
+from vaka.errors import ImageUnavailable, RuntimeUnavailable
+from vaka.models.container import RegistryAuth
+from vaka.runtime import DockerRuntime
+
+if TYPE_CHECKING:
+    from tests.engine.runtime.conftest import Proxy
+
+pytestmark = pytest.mark.docker
+
+TIME_LIMIT = 60.0
+PASSWORD = "pw1"
+HTPASSWD = "robot:$2y$05$Lo0ta9/L.Yil/L59WlNGRe/DMiaiCMdFh884a.o82r1.2lRhI.jKS\n"
+CONFIG = """version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
+http: {{addr: 127.0.0.1:{port}}}
+auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}
+"""
+
+Publish = Callable[[str, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A registry on this machine that lets in `robot` only."""
+
+    server: str
+
+    @property
+    def auth(self) -> RegistryAuth:
+        return RegistryAuth(self.server, "robot", PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Debian's docker-registry, running until the last of these tests is over."""
+    program = _registry_program()
+    folder = tmp_path_factory.mktemp("registry")
+    (folder / "htpasswd").write_text(HTPASSWD)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (folder / "config.yml").write_text(CONFIG.format(folder=folder, port=port))
+    with (folder / "log").open("wb") as output:
+        server = subprocess.Popen(
+            [program, "serve", str(folder / "config.yml")], stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + TIME_LIMIT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"docker-registry did not start: {(folder / 'log').read_text()}")
+                time.sleep(0.02)
+        yield Registry(f"127.0.0.1:{port}")
+    finally:
+        server.terminate()
+        server.wait(TIME_LIMIT)
+
+
+def _registry_program() -> str:
+    program = shutil.which("docker-registry")
+    if program is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        command = ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "docker-registry"]
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
+        program = shutil.which("docker-registry")
+    if program is None:
+        pytest.fail("docker-registry is missing: apt-get install docker-registry", pytrace=False)
+    return program
+
+
+@pytest.fixture
+async def runtime(proxy: Proxy) -> AsyncIterator[DockerRuntime]:
+    """A runtime behind a proxy that knows what was asked."""
+    runtime = DockerRuntime(proxy.address)
+    await runtime.open()
+    yield runtime
+    await runtime.aclose()
+
+
+@pytest.fixture
+async def docker(docker_host: str) -> AsyncIterator[Docker]:
+    async with Docker(docker_host) as docker:
+        yield docker
+
+
+@pytest.fixture
+async def make_image(docker: Docker, busybox_image: str) -> AsyncIterator[Publish]:
+    """Makes an image on the host: `make_image(reference, text)`; it is gone after the test."""
+    made: list[str] = []
+
+    async def make(reference: str, text: str) -> str:
+        container = await docker.containers.create({"Image": busybox_image})
+        repository, _, tag = reference.rpartition(":")
+        changes = [f"LABEL text={text}"]
+        done = await container.commit(repository=repository, tag=tag, changes=changes)
+        await container.delete()
+        made.append(reference)
+        return str(done["Id"])
+
+    yield make
+    for reference in made:
+        with suppress(DockerNotFound):
+            await docker.images.delete(reference, force=True)
+
+
+@pytest.fixture
+async def publish(docker: Docker, registry: Registry, make_image: Publish) -> Publish:
+    """Puts an image into the registry and returns its digest; the host keeps it only in layers."""
+
+    async def publish(reference: str, text: str) -> str:
+        await make_image(reference, text)
+        auth = {"username": registry.auth.username, "password": registry.auth.password}
+        items = await docker.images.push(reference, auth=auth)
+        await docker.images.delete(reference, force=True)
+        return str(next(item["aux"]["Digest"] for item in items if "aux" in item))
+
+    return publish
+
+
+@pytest.fixture
+def reference(registry: Registry) -> str:
+    return f"{registry.server}/vaka-{uuid4().hex}/image:1"
+
+
+async def test_an_image_made_here_is_used_without_asking_anybody(
+    runtime: DockerRuntime, proxy: Proxy, busybox_image: str
+) -> None:
+    image = await runtime.prepare_image(busybox_image)
+
+    assert image.id.startswith("sha256:")
+    assert image.digests == ()
+    assert image.platform.startswith("linux/")
+    assert proxy.asked("/images/create") == proxy.asked("/distribution/") == []
+
+
+async def test_an_image_is_pulled_by_its_tag_with_credentials(
+    runtime: DockerRuntime, registry: Registry, publish: Publish, reference: str
+) -> None:
+    digest = await publish(reference, "one")
+    seen: list[Mapping[str, Any]] = []
+
+    image = await runtime.prepare_image(reference, auth=registry.auth, progress=seen.append)
+
+    assert image.reference == reference
+    assert image.digests == (f"{reference.rpartition(':')[0]}@{digest}",)
+    assert any("Pulling" in str(item.get("status")) for item in seen)
+
+
+async def test_a_digest_that_is_here_needs_no_registry(
+    runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
+) -> None:
+    digest = await publish(reference, "one")
+    await runtime.prepare_image(reference, auth=registry.auth)
+    before = len(proxy.asked("/images/create"))
+
+    image = await runtime.prepare_image(reference, digest=digest)
+    named = await runtime.prepare_image(image.digests[0])
+
+    assert image.id == named.id
+    assert len(proxy.asked("/images/create")) == before == 1
+
+
+async def test_another_digest_is_pulled(
+    runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
+) -> None:
+    await publish(reference, "one")
+    first = await runtime.prepare_image(reference, auth=registry.auth)
+    digest = await publish(reference, "two")
+    await runtime.prepare_image(reference, auth=registry.auth)
+
+    image = await runtime.prepare_image(reference, digest=digest)
+
+    assert image.id != first.id
+    assert len(proxy.asked("/images/create")) == 2
+
+
+async def test_without_a_digest_the_tag_is_looked_up_every_time(
+    runtime: DockerRuntime,
+    docker: Docker,
+    registry: Registry,
+    publish: Publish,
+    reference: str,
+) -> None:
+    await publish(reference, "one")
+    first = await runtime.prepare_image(reference, auth=registry.auth)
+    await docker.images.tag(first.id, first.id.replace("sha256:", "vaka-kept-"), tag="1")
+    await publish(reference, "two")
+    try:
+        second = await runtime.prepare_image(reference, auth=registry.auth)
+        again = await runtime.prepare_image(reference, auth=registry.auth)
+    finally:
+        await docker.images.delete(first.id.replace("sha256:", "vaka-kept-") + ":1", force=True)
+
+    assert first.id != second.id == again.id
+
+
+async def test_an_image_can_be_pulled_by_its_digest(
+    runtime: DockerRuntime, docker: Docker, registry: Registry, publish: Publish, reference: str
+) -> None:
+    digest = await publish(reference, "one")
+    exact = f"{reference.rpartition(':')[0]}@{digest}"
+
+    image = await runtime.prepare_image(exact, auth=registry.auth)
+    await docker.images.delete(exact, force=True)
+
+    assert image.digests == (exact,)
+
+
+@pytest.mark.parametrize("auth", [None, RegistryAuth("", "robot", "wrong-password")])
+async def test_wrong_credentials_are_told_and_not_worth_a_second_try(
+    runtime: DockerRuntime, publish: Publish, reference: str, auth: RegistryAuth | None
+) -> None:
+    await publish(reference, "one")
+
+    with pytest.raises(ImageUnavailable) as caught:
+        await runtime.prepare_image(reference, auth=auth)
+
+    assert caught.value.message.startswith(f"Cannot pull image '{reference}': ")
+    assert caught.value.reference == reference
+    assert "wrong-password" not in caught.value.message
+    assert not caught.value.transient
+
+
+async def test_a_tag_that_is_not_there_is_told_and_not_worth_a_second_try(
+    runtime: DockerRuntime, registry: Registry, publish: Publish, reference: str
+) -> None:
+    await publish(reference, "one")
+    missing = f"{reference}.9"
+
+    with pytest.raises(ImageUnavailable, match="unknown") as caught:
+        await runtime.prepare_image(missing, auth=registry.auth)
+
+    assert caught.value.message.startswith(f"Cannot pull image '{missing}': ")
+    assert not caught.value.transient
+
+
+async def test_a_name_that_cannot_be_is_told_and_not_worth_a_second_try(
+    runtime: DockerRuntime,
+) -> None:
+    with pytest.raises(ImageUnavailable, match="Cannot pull image 'UPPER/case:1': ") as caught:
+        await runtime.prepare_image("UPPER/case:1")
+
+    assert not caught.value.transient
+
+
+async def test_a_registry_that_does_not_answer_is_worth_another_try(
+    runtime: DockerRuntime,
+) -> None:
+    with pytest.raises(ImageUnavailable, match="connection refused") as caught:
+        await runtime.prepare_image("127.0.0.1:1/nobody/listens:1")
+
+    assert caught.value.transient
+
+
+async def test_an_image_of_a_registry_that_is_gone_is_not_taken_for_current(
+    runtime: DockerRuntime,
+    docker: Docker,
+    registry: Registry,
+    publish: Publish,
+    reference: str,
+) -> None:
+    await publish(reference, "one")
+    image = await runtime.prepare_image(reference, auth=registry.auth)
+
+    with pytest.raises(ImageUnavailable):  # without credentials the registry says nothing
+        await runtime.prepare_image(reference)
+
+    assert (await docker.images.inspect(reference))["Id"] == image.id
+
+
+async def test_one_image_is_pulled_once_for_all_who_want_it(
+    runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
+) -> None:
+    await publish(reference, "one")
+    images, watched = [], [0] * 5
+
+    async def prepare(number: int) -> None:
+        def watch(_: Mapping[str, Any]) -> None:
+            watched[number] += 1
+
+        images.append(await runtime.prepare_image(reference, auth=registry.auth, progress=watch))
+
+    with trio.fail_after(TIME_LIMIT):
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(prepare, number)
+
+    assert len({image.id for image in images}) == 1
+    assert len(proxy.asked("/images/create")) == 1
+    assert all(watched)
+
+
+async def test_all_who_want_an_image_learn_why_it_cannot_be_had(
+    runtime: DockerRuntime, proxy: Proxy
+) -> None:
+    messages = []
+
+    async def prepare() -> None:
+        with pytest.raises(ImageUnavailable) as caught:
+            await runtime.prepare_image("127.0.0.1:1/nobody/listens:1")
+        messages.append(caught.value.message)
+
+    with trio.fail_after(TIME_LIMIT):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(prepare)
+
+    assert len(set(messages)) == 1
+    assert len(messages) == 3
+    assert len(proxy.asked("/images/create")) == 1
+
+
+async def test_a_pull_that_was_cancelled_is_taken_over(
+    runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
+) -> None:
+    await publish(reference, "one")
+    proxy.spoil("/images/create", holds=True)
+    asked = trio.Event()
+    proxy.when("/images/create", asked.set)
+    first = trio.CancelScope()
+    seen: list[Mapping[str, Any]] = []
+    images = []
+
+    async def pull_first() -> None:
+        with first:
+            await runtime.prepare_image(reference, auth=registry.auth)
+
+    async def pull_second() -> None:
+        images.append(
+            await runtime.prepare_image(reference, auth=registry.auth, progress=seen.append)
+        )
+
+    with trio.fail_after(TIME_LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull_first)
+            await asked.wait()
+            nursery.start_soon(pull_second)
+            while not any(pull.watchers for pull in runtime._pulls.values()):  # noqa: ASYNC110
+                await trio.sleep(0.005)  # until the second one waits for the first
+            first.cancel()
+
+    assert first.cancelled_caught
+    assert len(images) == 1
+    assert seen
+    assert len(proxy.asked("/images/create")) == 2
+
+
+async def test_a_connection_that_breaks_in_a_pull_is_the_runtimes_fault(
+    runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
+) -> None:
+    await publish(reference, "one")
+    proxy.spoil("/images/create", after=20)
+
+    with pytest.raises(RuntimeUnavailable, match="pull image"):
+        await runtime.prepare_image(reference, auth=registry.auth)
+
+
+@pytest.fixture
+async def foreign_image(docker: Docker) -> AsyncIterator[str]:
+    """An image for another architecture."""
+    reference = f"vaka-foreign:{uuid4().hex}"
+    layer = bytes(1024)  # an empty archive
+    config = {
+        "architecture": "arm64" if os.uname().machine == "x86_64" else "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, data in (
+            ("layer.tar", layer),
+            ("config.json", json.dumps(config).encode()),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    await docker.images.import_image(content.getvalue())
+    yield reference
+    await docker.images.delete(reference, force=True)
+
+
+@pytest.mark.parametrize(
+    ("handlers", "refused"),
+    [
+        pytest.param(["status", "register"], True, id="no emulator"),
+        pytest.param(["status", "register", "qemu-aarch64", "qemu-x86_64"], False, id="emulator"),
+        pytest.param([], False, id="not known"),
+    ],
+)
+async def test_an_image_for_another_kind_of_host_is_named_before_the_start(
+    runtime: DockerRuntime,
+    foreign_image: str,
+    handlers: list[str],
+    refused: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in handlers:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(vaka.runtime, "BINFMT", tmp_path)
+    info = await runtime.info()
+
+    if refused:
+        with pytest.raises(ImageUnavailable, match=info.platform) as caught:
+            await runtime.prepare_image(foreign_image)
+        assert not caught.value.transient
+        assert foreign_image in caught.value.message
+    else:
+        image = await runtime.prepare_image(foreign_image)
+        assert image.platform != info.platform
+        assert "image.foreign" in [record.message for record in caplog.records]
