@@ -25,6 +25,8 @@ PATIENCE = 120.0
 class Server:
     """`vaka serve` on one home. `start` it, `kill` it, start it again; `vaka` runs the command."""
 
+    command = (sys.executable, "-m", "vaka_server")
+
     def __init__(self, home: Path, instance: str) -> None:
         self.home = home
         self.instance = instance
@@ -40,7 +42,13 @@ class Server:
             "VAKA_HOME": str(self.home),
             "VAKA_INSTANCE": self.instance,
             "VAKA_RECONCILE_INTERVAL": "1",
+            "VAKA_PULL_ATTEMPTS": "1",
         }
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What makes `command` talk to the server."""
+        return {**self.environment, "VAKA_URL": self.url, "VAKA_TOKEN": self.token}
 
     def start(self) -> None:
         """Start the server and return once it answers."""
@@ -49,7 +57,7 @@ class Server:
             self.token = made["token"]
         log = (self.home / "server.log").open("a")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vaka_server", "serve", "--port", "0", "--json"],
+            [*self.command, "serve", "--port", "0", "--json"],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -86,14 +94,14 @@ class Server:
 
     def vaka(self, *words: str) -> Any:
         """`vaka --json` against the server; what it answered."""
-        environment = {**self.environment, "VAKA_URL": self.url, "VAKA_TOKEN": self.token}
-        return json.loads(self._vaka(environment, (*words, "--json")).stdout or "null")
+        done = self._vaka(self.client_environment, (*words, "--json"))
+        return json.loads(done.stdout or "null")
 
     def _vaka(
         self, environment: dict[str, str], words: tuple[str, ...]
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "vaka_server", *words],
+            [*self.command, *words],
             env=environment,
             capture_output=True,
             text=True,
