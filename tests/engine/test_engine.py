@@ -19,7 +19,7 @@ from vaka.actors.stages import LABEL_PREFIX
 from vaka.errors import ApplicationError, Conflict, HomeInUse, NotFound
 from vaka.hooks import hookimpl
 from vaka.models.container import ContainerSpec
-from vaka.models.job import CauseKind, StageStatus
+from vaka.models.job import CauseKind, Phase, StageStatus
 from vaka.testing import FakeHost, FakeImage, Printed, Script
 
 IMAGE = "worker:1"
@@ -467,6 +467,7 @@ async def test_a_job_outlives_an_engine_that_lets_go_of_it(
     async with make_engine(shutdown="adopt") as engine:
         job = await engine.submit(JobSpec(image=IMAGE, timeout=200))
         await first_line(job)
+        assert (await job.refresh()).phase is Phase.STAGE
     assert len(host.containers) == 1
     await trio.sleep(60)
     async with make_engine() as engine:

@@ -31,7 +31,7 @@ def advance(tx: Transaction, fence: Fence, phase: Phase, definition: int) -> Non
 
 def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord) -> None:
     """Write down a container that is about to be made; again, as long as it was not started."""
-    require(tx, fence)
+    advance(tx, fence, Phase.STAGE, stage.definition)
     if (stage.job_id, stage.attempt) != (fence.job_id, fence.attempt):
         raise ValueError("the stage is of another job or attempt than its fence")
     where = _stage(fence, stage.definition, stage.stage)

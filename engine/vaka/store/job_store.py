@@ -223,7 +223,9 @@ class JobStore:
         )
 
     async def plan_stage(self, fence: Fence, stage: StageRecord) -> None:
-        """Write down a container before it is made. A stage that was started stays as it is.
+        """Write down a container before it is made, and that the job is at its stages.
+
+        A stage that was started stays as it is.
 
         Raises:
             ApplicationError: the stage was started already.
