@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+A = TypeVar("A")
+B = TypeVar("B")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -21,11 +23,12 @@ class Measure:
 
     name: str
     ours: float
+    """The median, as the reference is one."""
     reference: float | None
     """What the same work takes without us; None where the target is a fixed limit."""
     unit: str
     ratio: float
-    """Ours to the reference, or to the limit."""
+    """Ours to the reference, as `paired_ratio` has it; or to the limit."""
     target: str
     met: bool
     notes: tuple[str, ...] = ()
@@ -45,19 +48,47 @@ class Measure:
 
 
 def at_most(
-    name: str, ours: float, reference: float, unit: str, ratio: float, *notes: str
+    name: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    unit: str,
+    ratio: float,
+    *notes: str,
 ) -> Measure:
-    """Met when ours is at most `ratio` of the reference."""
-    found = ours / reference
-    return Measure(name, ours, reference, unit, found, f"ratio <= {ratio:g}", found <= ratio, notes)
+    """Met when ours is at most `ratio` of the reference; one value of each a round."""
+    found = paired_ratio(ours, reference)
+    return Measure(
+        name,
+        median(ours),
+        median(reference),
+        unit,
+        found,
+        f"ratio <= {ratio:g}",
+        found <= ratio,
+        (*notes, _spreads(ours, reference)),
+    )
 
 
 def at_least(
-    name: str, ours: float, reference: float, unit: str, ratio: float, *notes: str
+    name: str,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    unit: str,
+    ratio: float,
+    *notes: str,
 ) -> Measure:
-    """Met when ours is at least `ratio` of the reference."""
-    found = ours / reference
-    return Measure(name, ours, reference, unit, found, f"ratio >= {ratio:g}", found >= ratio, notes)
+    """Met when ours is at least `ratio` of the reference; one value of each a round."""
+    found = paired_ratio(ours, reference)
+    return Measure(
+        name,
+        median(ours),
+        median(reference),
+        unit,
+        found,
+        f"ratio >= {ratio:g}",
+        found >= ratio,
+        (*notes, _spreads(ours, reference)),
+    )
 
 
 def within(name: str, ours: float, limit: float, unit: str, *notes: str) -> Measure:
@@ -66,27 +97,45 @@ def within(name: str, ours: float, limit: float, unit: str, *notes: str) -> Meas
     return Measure(name, ours, None, unit, ours / limit, target, ours <= limit, notes)
 
 
-async def interleave(rounds: int, *sides: Callable[[int], Awaitable[Any]]) -> list[list[Any]]:
-    """What each side returned, round by round: A B A B …, or A B C A B C …
+async def interleave(
+    rounds: int, ours: Callable[[int], Awaitable[A]], reference: Callable[[int], Awaitable[B]]
+) -> tuple[list[A], list[B]]:
+    """What each side returned, round by round: A B B A A B …
 
-    Every second round goes the other way round (B A), so that no side profits from what the one
-    before it left behind. The argument is the round, from 0.
+    The order turns, so that no side profits from what the one before it left behind. The argument is
+    the round, from 0.
     """
-    results: list[list[Any]] = [[] for _ in sides]
+    mine: list[A] = []
+    others: list[B] = []
     for index in range(rounds):
-        order = range(len(sides)) if index % 2 == 0 else reversed(range(len(sides)))
-        for side in order:
-            results[side].append(await sides[side](index))
-    return results
+        if index % 2 == 0:
+            mine.append(await ours(index))
+        others.append(await reference(index))
+        if index % 2 == 1:
+            mine.append(await ours(index))
+    return mine, others
+
+
+def paired_ratio(ours: Sequence[float], reference: Sequence[float]) -> float:
+    """The median of the ratios of each round.
+
+    Two sides of one round are neighbours in time. What else the machine does changes more from one
+    round to the next than within one, and so matters less here than for a ratio of two medians.
+    """
+    return median([mine / other for mine, other in zip(ours, reference, strict=True)])
 
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def spread(values: Sequence[float], scale: float = 1.0) -> str:
+def spread(values: Sequence[float]) -> str:
     """Smallest and largest, for notes."""
-    return f"{min(values) * scale:,.4g} to {max(values) * scale:,.4g}"
+    return f"{min(values):,.4g} to {max(values):,.4g}"
+
+
+def _spreads(ours: Sequence[float], reference: Sequence[float]) -> str:
+    return f"n = {len(ours)}: ours {spread(ours)}, reference {spread(reference)}"
 
 
 @contextmanager
