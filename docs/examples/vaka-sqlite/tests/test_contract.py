@@ -21,3 +21,6 @@ class TestSqliteBackend(MappingBackendContract):
             yield backend
         finally:
             await backend.aclose()
+
+    test_an_export_can_be_parquet = None  # type: ignore[assignment]
+    """It cannot here: `test_parquet_is_refused` shows what happens instead."""

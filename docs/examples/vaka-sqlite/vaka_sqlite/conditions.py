@@ -42,7 +42,8 @@ def where(
 def order_by(orders: Sequence[OrderBy], columns: Sequence[str]) -> str:
     """The ORDER BY of an export, or nothing."""
     terms = [
-        f"{_operand(each.column, each.data_type, columns)} {'DESC' if each.descending else 'ASC'}"
+        f"{_operand(each.column, each.data_type, columns)}"
+        f" {'DESC' if each.descending else 'ASC'} NULLS LAST"  # null: no number
         for each in orders
     ]
     return f" ORDER BY {', '.join(terms)}" if terms else ""

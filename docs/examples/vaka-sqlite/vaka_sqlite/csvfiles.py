@@ -17,6 +17,7 @@ import trio
 
 from vaka.errors import InvalidInput, MappingFailed
 from vaka.models.storage import TableLoad
+from vaka_sqlite import disk
 
 LONGEST_ROW = 32 << 20
 """Characters of one row. A file that is one endless row would fill the memory otherwise."""
@@ -24,17 +25,18 @@ _GZIP = b"\x1f\x8b"
 _CHECK_EVERY = 10_000
 """Rows between two looks at whether we are cancelled."""
 
-csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))  # one for the whole process
-
 
 @contextmanager
 def reading(path: Path, load: TableLoad) -> Iterator[Iterator[list[str]]]:
     """The rows of a CSV file, plain or gzip, less the lines that `load` ignores.
 
     Raises:
-        MappingFailed: the file is damaged or is not CSV in UTF-8.
+        InvalidInput: a file cannot be read as `load` says.
+        MappingFailed: the file is damaged, is not CSV in UTF-8, or is no file.
     """
-    with path.open("rb") as binary:
+    if load.ignored_lines < 0:
+        raise InvalidInput("The number of lines to ignore is negative.", path="ignored_lines")
+    with disk.open_regular(path) as binary:
         packed = binary.read(len(_GZIP)) == _GZIP
         binary.seek(0)
         with (
@@ -58,7 +60,7 @@ def _rows(file: TextIO, load: TableLoad) -> Iterator[list[str]]:
     try:
         for row in _reader(lines(), load):
             taken = 0
-            yield row or [""]  # an empty line is a row with one empty field
+            yield row
     except csv.Error as error:
         raise MappingFailed(f"The file is not CSV as described: {error}.") from error
     except UnicodeDecodeError as error:
@@ -68,32 +70,38 @@ def _rows(file: TextIO, load: TableLoad) -> Iterator[list[str]]:
 
 
 def _reader(lines: Iterable[str], load: TableLoad) -> Iterator[list[str]]:
-    delimiter = load.delimiter.replace("\\t", "\t")
-    try:
-        return csv.reader(
-            lines,
-            delimiter=delimiter,
-            quotechar=load.enclosure or None,
-            quoting=csv.QUOTE_MINIMAL if load.enclosure else csv.QUOTE_NONE,
-            escapechar=load.escaped_by or None,
-            strict=True,
-        )
-    except (TypeError, ValueError) as error:
+    delimiter = "\t" if load.delimiter == "\\t" else load.delimiter
+    characters = [delimiter, *filter(None, (load.enclosure, load.escaped_by))]
+    possible = all(len(each) == 1 and (each == "\t" or " " <= each <= "~") for each in characters)
+    both = load.enclosure and load.escaped_by
+    if not possible or both or len(characters) != len(set(characters)):
         raise InvalidInput(
-            f'Delimiter "{delimiter}", enclosure "{load.enclosure}" and escape character '
-            f'"{load.escaped_by}" cannot be: {error}.',
+            f'Delimiter "{load.delimiter}", enclosure "{load.enclosure}" and escape character '
+            f'"{load.escaped_by}" do not go together: each is one character of ASCII, the delimiter '
+            "is needed, and only one of the other two can be.",
             path="delimiter",
-        ) from error
+        )
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_ROW))  # one for the whole process
+    return csv.reader(
+        lines,
+        delimiter=delimiter,
+        quotechar=load.enclosure or None,
+        quoting=csv.QUOTE_MINIMAL if load.enclosure else csv.QUOTE_NONE,
+        escapechar=load.escaped_by or None,
+        strict=True,
+    )
 
 
 def checked(rows: Iterable[list[str]], width: int) -> Iterator[list[str]]:
-    """The same rows, each of `width` fields."""
+    """The rows that are not blank, each of `width` fields."""
     for count, row in enumerate(rows, 1):
-        if len(row) != width:
-            raise MappingFailed(f"Row {count} of data has {len(row)} fields, not {width}.")
         if count % _CHECK_EVERY == 0:
             trio.from_thread.check_cancelled()
-        yield row
+        if not row and width > 1:
+            continue  # a blank line; in a table of one column it is an empty value
+        if len(row or [""]) != width:
+            raise MappingFailed(f"Row {count} of data has {len(row)} fields, not {width}.")
+        yield row or [""]
 
 
 def write(

@@ -2,7 +2,8 @@
 
 Terms are `field:value` with the fields in `FIELDS`, or bare words, which are looked for in the name.
 Values are words, quoted texts, `>`, `>=`, `<`, `<=` and a value, ranges `[a TO b]`, and groups in
-parentheses. Terms that only stand beside each other are alternatives, as in Lucene.
+parentheses. In names `*` and `?` stand for anything. Terms that only stand beside each other are
+alternatives, as in Lucene.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ class _Parser:
 
     def _matches(self, field: str, value: str) -> Condition:
         if "*" in value or "?" in value:
-            raise self._wrong("wildcards are not supported here")
+            if field != "name":
+                raise self._wrong(f'"{field}" has no wildcards')
+            return Condition("lower(name) GLOB ?", (value.lower().replace("[", "[[]"),))
         match field:
             case "name":
                 parts = words(value)

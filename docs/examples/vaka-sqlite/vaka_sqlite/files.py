@@ -125,16 +125,15 @@ class SqliteFiles(FileBackend):
         def work(connection: sqlite3.Connection) -> FileDetail:
             file = _find(connection, scope=scope, file_id=file_id)
             content = self._content(file_id)
+            if not content.exists():
+                raise _not_found(file_id)  # deleted meanwhile
             with disk.new(target):
-                try:
-                    if file.is_sliced:
-                        target.mkdir()
-                        for name in file.slices:
-                            disk.copy(content / name, target / name)
-                    else:
-                        disk.copy(content, target)
-                except FileNotFoundError as error:
-                    raise _not_found(file_id) from error  # deleted meanwhile
+                if file.is_sliced:
+                    target.mkdir()
+                    for name in file.slices:
+                        disk.copy(content / name, target / name)
+                else:
+                    disk.copy(content, target)
             return file
 
         return await self._database.read(work)

@@ -288,6 +288,8 @@ class Project:
         if options.include_internal_timestamp:
             columns = (*columns, "_timestamp")
             selected.append("iso(_timestamp)")
+        if limit is not None and limit < 0:
+            raise InvalidInput("The limit is negative.", path="limit")
         condition, values = where(options, table.columns)
         rows = self.connection.execute(
             f"SELECT {', '.join(selected)} FROM {table.rows} WHERE {condition}"
@@ -319,11 +321,16 @@ class Project:
         metadata: Mapping[str, str],
         columns: Mapping[str, Mapping[str, str]],
     ) -> None:
-        table = self.find(object_id)
-        if table is None:
+        keys = [key for entries in (metadata, *columns.values()) for key in entries]
+        if not provider or not all(keys):
+            raise InvalidInput("Metadata have a provider and keys that are not empty.", path="key")
+        known: tuple[str, ...] = ()
+        if object_id.count(".") == 1:
             self.bucket(object_id)
+        else:
+            known = self.table(object_id).columns
         for column in columns:
-            if table is None or column not in table.columns:
+            if column not in known:
                 raise NotFound(f'{object_id} has no column "{column}".', kind="column", id=column)
         moment_of_change = now()
         rows: list[tuple[Any, ...]] = [
