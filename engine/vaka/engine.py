@@ -105,7 +105,7 @@ class Job:
 
     async def wait(self) -> Outcome:
         """Return once the job has ended, however it ended; failures are not raised."""
-        watch = self.store.watch(("job", self.id))
+        watch = self.store.watch(("status", self.id))
         while not (await self.refresh()).status.is_finished:
             await watch.changed(self.idle_poll)
         return _outcome(self.record)
@@ -147,16 +147,16 @@ class _Events:
 
     async def __anext__(self) -> Event:
         while not self._page:
-            if self._ended:
-                raise StopAsyncIteration
-            # asked before the events are read: what a finished job has said is all there
-            finished = not self._follow or (await self._job.refresh()).status.is_finished
             self._page.extend(
                 await self._store.events(self._job.id, after=self._after, limit=EVENTS_PAGE)
             )
-            if not self._page and finished:
-                self._ended = True
-            elif not self._page:
+            if self._page:
+                break
+            if self._ended:
+                raise StopAsyncIteration
+            # of a job that has finished, one more look finds all it has said
+            self._ended = not self._follow or (await self._job.refresh()).status.is_finished
+            if not self._ended:
                 await self._watch.changed(self._job.idle_poll)
         event = self._page.popleft()
         self._after = event.seq

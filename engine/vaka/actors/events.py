@@ -27,6 +27,8 @@ BACKLOG = 64
 """Messages under way to the writer; one message is one note, or the lines of one read."""
 BATCH_EVENTS = 2_000
 """Events stored in one transaction, at most about that many."""
+GATHER = 0.02
+"""Seconds that events wait for others to be stored with: a commit costs more than an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ async def keep_events(
     async with inbox:
         task_status.started(EventLog(send, masker, services))
         async for first in inbox:
-            messages = [first, *_waiting(inbox, len(first.entries))]
+            messages = await _gather(inbox, first)
             events: list[Event] = []
             offsets: dict[tuple[int, int], tuple[int, int]] = {}
             for message in messages:
@@ -122,16 +124,17 @@ async def keep_events(
                 await trio.to_thread.run_sync(_observe, services, fence.job_id, events)
 
 
-def _waiting(inbox: trio.MemoryReceiveChannel[_Message], count: int) -> list[_Message]:
-    """What else is there already, up to a batch."""
-    messages: list[_Message] = []
-    while count < BATCH_EVENTS:
-        try:
-            message = inbox.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            break
-        messages.append(message)
-        count += len(message.entries)
+async def _gather(inbox: trio.MemoryReceiveChannel[_Message], first: _Message) -> list[_Message]:
+    """`first` and what comes within a moment, up to a batch; at once when somebody waits for it."""
+    messages = [first]
+    count = len(first.entries)
+    with trio.move_on_after(GATHER):
+        while messages[-1].stored is None and count < BATCH_EVENTS:
+            try:
+                messages.append(await inbox.receive())
+            except trio.EndOfChannel:
+                break
+            count += len(messages[-1].entries)
     return messages
 
 

@@ -14,7 +14,7 @@ from vaka.store import _records
 from vaka.store._database import Transaction
 from vaka.store._queue import require
 from vaka.store.schema import definitions, jobs, stages
-from vaka.store.values import Fence, StageChanges
+from vaka.store.values import Fence, StageChanges, of_status
 
 _STAGE_FIELDS = tuple(each.name for each in fields(StageRecord))
 
@@ -111,7 +111,7 @@ def set_error_note(
     """Attach a free text to a job, whatever its status."""
     _records.job(tx.connection, job_id, project)
     tx.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(error_note=note))
-    tx.topics.add(("job", job_id))
+    tx.topics.update(of_status(job_id))
     return _records.job(tx.connection, job_id, project)
 
 

@@ -24,7 +24,7 @@ from vaka.models.job import Cause, JobRecord, Phase, Status
 from vaka.store import _records
 from vaka.store._database import Transaction
 from vaka.store.schema import job_specs, jobs, leases
-from vaka.store.values import Fence, LeaseLost, NewJob, Owner, Renewal
+from vaka.store.values import Fence, LeaseLost, NewJob, Owner, Renewal, of_status
 
 PASSING = timedelta(minutes=5)
 """How long after its submission a job that does not fit into the memory is passed by younger ones.
@@ -312,7 +312,7 @@ def claim(
             [{"taken": each.id} for each in state.chosen],
         )
     ids = [*adopted, *(each.id for each in state.chosen)]
-    tx.topics.update(("job", job_id) for job_id in ids)
+    tx.topics.update(topic for job_id in ids for topic in of_status(job_id))
     return [_records.job(tx.connection, job_id) for job_id in ids]
 
 
@@ -485,7 +485,7 @@ def restart(tx: Transaction, fence: Fence) -> JobRecord:
         .where(jobs.c.id == fence.job_id)
         .values(attempt=attempt, phase=Phase.CLAIMED.value, definition=0, started=tx.clock())
     )
-    tx.topics.add(("job", fence.job_id))
+    tx.topics.update(of_status(fence.job_id))
     return _records.job(tx.connection, fence.job_id)
 
 
@@ -511,7 +511,7 @@ def requeue(tx: Transaction, fence: Fence) -> JobRecord:
         )
     )
     _drop_lease(tx, fence.job_id)
-    tx.topics.add(("job", fence.job_id))
+    tx.topics.update(of_status(fence.job_id))
     return _records.job(tx.connection, fence.job_id)
 
 
@@ -543,7 +543,7 @@ def finish(
     )
     _drop_lease(tx, fence.job_id)
     _promote(tx, row.lock_name)
-    tx.topics.add(("job", fence.job_id))
+    tx.topics.update(of_status(fence.job_id))
     return _records.job(tx.connection, fence.job_id)
 
 
@@ -563,7 +563,7 @@ def request_stop(
         tx.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
         if row.claim_class is not None:
             _promote(tx, row.lock_name)
-        tx.topics.add(("job", job_id))
+        tx.topics.update(of_status(job_id))
     return _records.job(tx.connection, job_id)
 
 

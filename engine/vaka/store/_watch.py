@@ -158,4 +158,10 @@ def _topic(payload: str) -> Topic | None:
     if payload == "jobs":
         return "jobs"
     kind, _, number = payload.partition(":")
-    return ("job", int(number)) if kind == "job" and number.isdecimal() else None
+    if not number.isdecimal():
+        return None
+    match kind:
+        case "job" | "status":
+            return (kind, int(number))
+        case _:
+            return None

@@ -350,9 +350,10 @@ class JobStore:
     # -- wake-ups --------------------------------------------------------------------------------
 
     def watch(self, topic: Topic) -> Watch:
-        """A watch on `"jobs"` (a job may have become claimable) or on `("job", id)`.
+        """A watch on `"jobs"` (a job may have become claimable), `("job", id)` or `("status", id)`.
 
-        The latter changes with the job's status and with every append to its events.
+        `("job", id)` changes with the job's status and with every append to its events,
+        `("status", id)` with its status alone.
         """
         return self._hub.watch(topic)
 

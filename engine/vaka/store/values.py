@@ -10,8 +10,14 @@ from typing import Any, Literal, TypedDict
 from vaka.errors import ApplicationError
 from vaka.models.job import Mode, StageStatus
 
-Topic = Literal["jobs"] | tuple[Literal["job"], int]
-"""What can be watched: that a job may have become claimable, or that one job has changed."""
+Topic = Literal["jobs"] | tuple[Literal["job", "status"], int]
+"""What can be watched: that a job may have become claimable; that one job has changed or has new
+events; that its status has changed."""
+
+
+def of_status(job_id: int) -> tuple[Topic, Topic]:
+    """The topics that change with a job's status."""
+    return ("job", job_id), ("status", job_id)
 
 
 @dataclass(frozen=True, slots=True)
