@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+import trio
 from quart_trio import QuartTrio
 from werkzeug.exceptions import NotFound
 
@@ -54,6 +56,32 @@ def create_app(engine: Engine, settings: Settings) -> App:
     return app
 
 
+class Followers:
+    """Answers that last until something happens, so that stopping the server need not wait for it."""
+
+    def __init__(self) -> None:
+        self._waits: set[trio.CancelScope] = set()
+        self.is_dismissed = False
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """Wait within it; left early when the followers are dismissed."""
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                if self.is_dismissed:
+                    scope.cancel()
+                yield
+            finally:
+                self._waits.discard(scope)
+
+    def dismiss(self) -> None:
+        """End all waits, and those to come."""
+        self.is_dismissed = True
+        for scope in self._waits:
+            scope.cancel()
+
+
 class App(QuartTrio):
     """The application.
 
@@ -70,6 +98,7 @@ class App(QuartTrio):
         self.settings = settings
         self.gate = Gate(engine.catalog)
         self.spool_folder = engine.config.home / "uploads"
+        self.followers = Followers()
         body.clear(self.spool_folder)
         self.config["RESPONSE_TIMEOUT"] = None  # a log is followed for as long as its job runs
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -70,12 +70,17 @@ class Body(TrioBody):
             await self._read.wait()
 
     async def __anext__(self) -> bytes:
+        if self._data or self._complete.is_set():
+            return await self._next()
         with trio.move_on_after(SILENCE):
-            data = await super().__anext__()
-            self._read.set()
-            self._read = trio.Event()
-            return data
+            return await self._next()
         raise Refused(408, f"The request's body stopped coming for {SILENCE:g} seconds.")
+
+    async def _next(self) -> bytes:
+        data = await super().__anext__()
+        self._read.set()
+        self._read = trio.Event()
+        return data
 
     def __await__(self) -> Generator[Any, None, Any]:
         limit = self._whole_limit

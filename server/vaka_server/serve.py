@@ -13,11 +13,10 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
 
-from vaka import Engine
 from vaka.errors import ApplicationError
 from vaka_server import home
 from vaka_server.app import create_app
-from vaka_server.bootstrap import first_token
+from vaka_server.bootstrap import first_token, make_engine
 from vaka_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ async def serve(
         held.announce(url=url)
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_signals, stop)
-            async with Engine(settings.engine) as engine:
+            async with make_engine(settings.engine) as engine:
                 secret = await first_token(engine.catalog)
                 app = create_app(engine, settings)
                 config = hypercorn_config(settings, listener)
@@ -67,7 +66,12 @@ async def serve(
                 ready(answer)
                 task_status.started(answer)
                 log.info("server.started", extra={"url": url})
-                await serve_http(app, config, shutdown_trigger=stop.wait)
+
+                async def stopping() -> None:
+                    await stop.wait()
+                    app.followers.dismiss()
+
+                await serve_http(app, config, shutdown_trigger=stopping)
                 log.info("server.stopping", extra={"jobs": settings.shutdown})
             nursery.cancel_scope.cancel()
     log.info("server.stopped")

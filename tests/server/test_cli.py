@@ -109,7 +109,7 @@ def shell(
     if request.param == "embedded":
         plugins = [runtime_plugin(host)]
         monkeypatch.setattr(
-            "vaka_server.cli.embedded.Engine", lambda config: Engine(config, plugins=plugins)
+            "vaka_server.cli.embedded.make_engine", lambda config: Engine(config, plugins=plugins)
         )
         made = Shell(["--home", str(folder)], host)
         made.run("init")
@@ -505,6 +505,21 @@ def test_init_makes_a_home_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if file.is_file():
             assert made["token"].encode() not in file.read_bytes()
     assert path.stat().st_mode & 0o007 == 0
+
+
+def test_what_runs_nothing_needs_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAKA_RUNTIME_URL", f"docker+unix://{tmp_path}/none.sock")
+    home = ("--home", str(tmp_path / "home"))
+    assert outside("init", *home).exit_code == 0
+    component = write(tmp_path / "c.json", COMPONENT)
+    assert outside("component", "add", component, *home).exit_code == 0
+    stored = outside("run", "C", "--config-data", "{}", "--no-wait", *home)
+    assert stored.stdout == "1\n"
+    assert "waiting" in outside("jobs", *home).stdout
+    ran = outside("wait", "1", *home)
+    assert ran.exit_code == 3
+    assert "Cannot connect to Docker Engine" in ran.stderr
+    assert "waiting" in outside("show", "1", *home).stdout
 
 
 def test_the_version_is_told() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.server.fakes import FakeEngine, make_app
 
+from vaka import Health
 from vaka.errors import (
     AccessDenied,
     ApplicationError,
@@ -231,3 +232,17 @@ async def test_a_full_disk_is_named_where_files_are_stored(
     body = await response.get_json()
     assert (response.status_code, body["code"]) == (507, "storage.diskFull")
     assert body["error"] == "The server's disk is full; nothing was stored."
+
+
+async def test_readiness_names_what_is_missing(engine: FakeEngine) -> None:
+    ready = await ask(engine, "/readyz", method="GET", headers={})
+    assert (ready.status_code, await ready.get_json()) == (200, {"status": "ok"})
+    engine.state = Health(store=None, runtime="no daemon", disk="1 MiB free")
+    ready = await ask(engine, "/readyz", method="GET", headers={})
+    assert ready.status_code == 503
+    assert await ready.get_json() == {
+        "status": "unavailable",
+        "reasons": {"runtime": "no daemon", "disk": "1 MiB free"},
+    }
+    alive = await ask(engine, "/healthz", method="GET", headers={})
+    assert (alive.status_code, await alive.get_json()) == (200, {"status": "ok"})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import trio
 from quart.wrappers.response import ResponseBody
@@ -19,6 +20,9 @@ from vaka_server.access import Access, check_component
 from vaka_server.body import parse_json
 from vaka_server.problems import Refused
 from vaka_server.route import Call, Response, Route
+
+if TYPE_CHECKING:
+    from vaka_server.app import Followers
 
 SORT_FIELDS: dict[str, str] = {
     "id": "id",
@@ -128,6 +132,7 @@ async def events(call: Call, job_id: str) -> Response:
         after = int(last[:16])
     stream = EventStream(
         found,
+        call.app.followers,
         after=after,
         follow=call.flag("follow", default=sent),
         kinds=frozenset(call.words("kind")),
@@ -143,6 +148,7 @@ class EventStream(ResponseBody):
     def __init__(
         self,
         job: Job,
+        followers: Followers,
         *,
         after: int,
         follow: bool,
@@ -150,6 +156,7 @@ class EventStream(ResponseBody):
         form: Literal["lines", "sse"],
     ) -> None:
         self._job = job
+        self._followers = followers
         self._after = after
         self._follow = follow
         self._kinds = kinds
@@ -196,10 +203,11 @@ class EventStream(ResponseBody):
         return b"".join(lines)
 
     async def _live(self) -> bytes:
-        if self._form == "lines":
+        limit = math.inf if self._form == "lines" else KEEP_ALIVE
+        with self._followers.wait(), trio.move_on_after(limit):
             return self._render(await self._next())
-        with trio.move_on_after(KEEP_ALIVE):
-            return self._render(await self._next())
+        if self._followers.is_dismissed:
+            raise StopAsyncIteration  # who follows comes back, and goes on where this ends
         await self._restart()  # the cancelled iterator has ended
         return b":\n\n"
 
