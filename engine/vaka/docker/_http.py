@@ -12,7 +12,7 @@ import anyio
 import httpx
 
 from vaka.docker._response import Call, Hijacked, Response
-from vaka.docker._transport import Transport
+from vaka.docker._transport import Transport, Whole
 from vaka.docker.exceptions import DockerError, DockerUnreachable, refusal
 from vaka.docker.types import SENTINEL
 from vaka.docker.utils import httpize
@@ -45,6 +45,7 @@ class HTTP:
         self.address = endpoint.address
         self.api_version = api_version
         self._base_url = httpx.URL(endpoint.base_url)
+        self._host = self._base_url.netloc.decode()
         self._timeout = _seconds(timeout, None)
         self._negotiating = anyio.Lock()
         self._transport = Transport(endpoint, connect_timeout=CONNECT_SECONDS)
@@ -66,7 +67,7 @@ class HTTP:
         versioned: bool = True,
     ) -> Any:
         """The daemon's whole answer: parsed, where it is JSON; `""` where there is none."""
-        async with await self.open(
+        response = await self.open(
             method,
             path,
             params=params,
@@ -75,8 +76,11 @@ class HTTP:
             headers=headers,
             timeout=timeout,
             versioned=versioned,
-        ) as response:
+        )
+        try:
             return await response.value()
+        finally:
+            await response.aclose()
 
     async def open(
         self,
@@ -136,18 +140,20 @@ class HTTP:
     ) -> httpx.Response:
         if versioned and self.api_version == "auto":
             await self._negotiate()
-        sent = {"Content-Type": "application/json"}
+        sent = {"Host": self._host}
+        stream: Whole | _Upload
+        if json_body is not None:
+            stream = Whole(json.dumps(json_body).encode())
+            sent["Content-Type"] = "application/json"
+        elif body is None or isinstance(body, bytes | bytearray | memoryview):
+            stream = Whole(bytes(body or b""))
+        else:
+            stream = _Upload(body)
+            sent["Transfer-Encoding"] = "chunked"
+        if isinstance(stream, Whole) and (stream.data or method != "GET"):
+            sent["Content-Length"] = str(len(stream.data))
         if headers:
             sent.update(headers)
-        content: bytes | None = None
-        stream: httpx.AsyncByteStream | None = None
-        if json_body is not None:
-            content = json.dumps(json_body).encode()
-        elif isinstance(body, bytes | bytearray | memoryview):
-            content = bytes(body)
-        elif body is not None:
-            stream = _Upload(body)
-            sent |= {"Host": self._base_url.netloc.decode(), "Transfer-Encoding": "chunked"}
         target = f"/{self.api_version}/" if versioned else "/"
         target += quote(path, safe="/:@+=,~$!*'()")
         if params:
@@ -158,12 +164,7 @@ class HTTP:
         if seconds is not None:
             extensions["deadline"] = anyio.current_time() + seconds
         request = httpx.Request(
-            method,
-            self._base_url,
-            headers=sent,
-            content=content,
-            stream=stream,
-            extensions=extensions,
+            method, self._base_url, headers=sent, stream=stream, extensions=extensions
         )
         try:
             return await self._transport.handle_async_request(request)

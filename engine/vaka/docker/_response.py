@@ -86,7 +86,10 @@ class Response:
     async def read(self, n: int = -1) -> bytes:
         """`n` bytes at most, at least one before the end; all that is left when `n` is negative."""
         if n < 0:
-            return b"".join([piece async for piece in self])
+            pieces = []
+            while data := await self.receive():
+                pieces.append(data)
+            return b"".join(pieces)
         data = await self.receive() if n else b""
         self._rest = data[n:]
         return data[:n]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, cast
@@ -54,6 +55,8 @@ KEEPALIVE = (
 class Transport(httpx.AsyncBaseTransport):
     """Sends requests to `endpoint`, each on a connection of its own, reused when it is free.
 
+    A request has its `Host` and the headers of its body, and as `stream` a `Whole` or what comes bit by
+    bit.
     A request may carry `extensions`: `target`, bytes to ask for instead of its URL's path and query;
     `deadline`, a time of anyio's clock after which what is done for it raises `TimeoutError`. An
     answer of status 101 has `extensions["network_stream"]`, a `TakenOver`.
@@ -115,7 +118,7 @@ class Transport(httpx.AsyncBaseTransport):
         if self._closed or len(self._idle) >= MOST_IDLE:
             await self.discard(connection)
         else:
-            connection.idle_since = anyio.current_time()
+            connection.idle_since = time.monotonic()
             self._idle.append(connection)
 
     async def _take_idle(self) -> Connection | None:
@@ -206,7 +209,7 @@ class Connection:
 
     def is_usable(self) -> bool:
         """Whether an idle connection may carry another request; one that has news has bad news."""
-        if self.is_tcp and anyio.current_time() - self.idle_since > IDLE_SECONDS:
+        if self.is_tcp and time.monotonic() - self.idle_since > IDLE_SECONDS:
             return False
         # A number that belongs to another socket by now would be asked for that one's news.
         return self._raw.fileno() == self._fd and not self._news.poll(0)
@@ -220,9 +223,9 @@ class Connection:
         target = request.extensions.get("target") or request.url.raw_path
         try:
             head = http.send(h11.Request(method=method, target=target, headers=headers)) or b""
-            if isinstance(request.stream, httpx.ByteStream):
-                if request.content:
-                    head += http.send(h11.Data(data=request.content)) or b""
+            if isinstance(request.stream, Whole):
+                if request.stream.data:
+                    head += http.send(h11.Data(data=request.stream.data)) or b""
                 await self._send(head + (http.send(h11.EndOfMessage()) or b""))
                 return
             await self._send(head)
@@ -283,6 +286,16 @@ class Connection:
         else:
             with anyio.fail_after(self.deadline - anyio.current_time()):
                 await self.stream.send(data)
+
+
+class Whole(httpx.AsyncByteStream):
+    """A request's body that is there at once, and so is sent with its head."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.data
 
 
 class Body(httpx.AsyncByteStream):

@@ -356,7 +356,9 @@ class DockerContainer:
                 `Output` is entered, be it before the start, until the end; reading slowly slows the
                 container.
             follow: go on until the container ends. The log of one that does not run is not followed,
-                not even if it is about to start: for that one there is `logs=False`.
+                not even if it is about to start: for that one there is `logs=False`. Docker 20.10
+                mostly leaves a last line without a line end out of what it follows; the log itself has
+                it, and so has a second reading, without `follow`, after the end.
             stdout: with standard output.
             stderr: with standard error.
             since: seconds since 1970; of logs only, as are the other three.

@@ -247,6 +247,23 @@ def test_a_conversation_with_a_terminal(run: Any, docker_host: str, create: Any)
     run(call)
 
 
+def test_whether_there_is_a_terminal_is_found_out_where_it_is_not_known(
+    run: Any, docker_host: str, create: Any
+) -> None:
+    async def call() -> None:
+        async with Docker(docker_host) as docker, create(docker, "echo hi", Tty=True) as made:
+            await made.start()
+            await made.wait()
+            for container in (
+                docker.containers.container(made.id),
+                await docker.containers.get(made.id),
+            ):
+                assert await container.log(stdout=True) == ["hi\r\n"]
+                assert await collect(container.output()) == {1: b"hi\r\n", 2: b""}
+
+    run(call)
+
+
 def test_an_exec_has_its_own_input_output_and_exit_code(
     run: Any, docker_host: str, create: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from vaka.docker import (
     DockerUnreachable,
 )
 from vaka.docker import _http as http_module
+from vaka.docker._tls import TLSStream
 from vaka.docker._transport import IDLE_SECONDS, MOST_IDLE
 from vaka.docker.stream import Message, Stream
 
@@ -600,13 +602,12 @@ def test_a_timeout_that_is_given_counts_for_the_whole_call(run: Any, fake_daemon
                     await docker.images.pull("r/x:1", timeout=timeout)
                 with pytest.raises(TimeoutError):
                     await container.attach(timeout=timeout).read_out()
-            short = Docker(docker.docker_host, timeout=0.02)
+            short = Docker(docker.docker_host, timeout=0.02, api_version="v1.41")
             async with short:
                 with pytest.raises(TimeoutError):
                     await short.containers.list()
-                async with await short._http.open("GET", "archive") as response:
-                    with pytest.raises(TimeoutError):
-                        await response.read()
+                with pytest.raises(TimeoutError):
+                    await short._http.call("GET", "archive")
                 with anyio.move_on_after(
                     0.1
                 ) as scope:  # long by nature: the client's does not count
@@ -687,6 +688,62 @@ def test_a_read_that_is_cancelled_loses_nothing(run: Any, fake_daemon: Any) -> N
                     seen += [message.data] if message else []
             assert cancelled
             assert seen == words
+
+    run(call)
+
+
+def test_a_loop_inside_an_entered_output_can_be_cancelled_and_go_on(
+    run: Any, fake_daemon: Any
+) -> None:
+    said = anyio.Event()
+
+    async def pause(_: Any, stream: ByteStream) -> None:
+        await stream.send(UPGRADED + struct.pack(">BxxxL", 1, 1) + b"a")
+        await said.wait()
+        await stream.send(struct.pack(">BxxxL", 1, 1) + b"b")
+        await stream.aclose()
+
+    async def call() -> None:
+        nonlocal said
+        said = anyio.Event()
+        async with fake_daemon(pause) as (_, docker):
+            container = docker.containers.container("x", Config={"Tty": False})
+            async with container.output(logs=False) as output:
+                seen = []
+                with anyio.move_on_after(0.01) as scope:
+                    async for message in output:
+                        seen.append(message.data)  # noqa: PERF401 - cancelled in the middle
+                assert scope.cancelled_caught
+                said.set()
+                seen += [message.data async for message in output]
+                assert seen == [b"a", b"b"]
+
+    run(call)
+
+
+def test_a_plain_loop_that_is_cancelled_lets_go_of_its_connection(
+    run: Any, fake_daemon: Any
+) -> None:
+    async def silent(request: Any, stream: ByteStream) -> None:
+        await stream.send(UPGRADED if "attach" in request.target else CHUNKED)
+        await hang(request, stream)
+
+    async def call() -> None:
+        async with fake_daemon(silent) as (daemon, docker):
+            container = docker.containers.container("x", Config={"Tty": False})
+            for source in (
+                container.output(logs=False),
+                container.output(),
+                container.log(stdout=True, follow=True),
+                container.stats(),
+                docker.images.pull("r/x:1", stream=True),
+            ):
+                with anyio.move_on_after(0.05) as scope:
+                    async for _ in source:
+                        pass
+                assert scope.cancelled_caught
+                await wait_until(lambda: daemon.open == 0)
+                assert [item async for item in source] == []
 
     run(call)
 
@@ -793,6 +850,9 @@ def test_an_old_idle_tcp_connection_is_not_trusted(
             assert await docker.ping() == "OK"
             assert await docker.ping() == "OK"
             assert connections == 1
+            raw = docker._http._transport._idle[0]._raw
+            assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
             docker._http._transport._idle[0].idle_since -= IDLE_SECONDS + 1
             await docker.ping()
             assert connections == 2
@@ -909,9 +969,38 @@ def test_over_tls_an_end_and_a_cut_line_are_told_apart(
     run(call)
 
 
-def test_a_client_without_a_certificate_is_told_so(run: Any, tcp: Any, certificates: Any) -> None:
-    import ssl  # noqa: PLC0415
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_over_tls_nothing_is_lost_of_what_had_come_before_the_half_close(
+    run: Any, tcp: Any, certificates: Any, version: ssl.TLSVersion
+) -> None:
+    first = bytes(range(256)) * 200
+    context = certificates.client_context()
+    context.minimum_version = context.maximum_version = version
 
+    async def handler(stream: ByteStream) -> None:
+        async with stream:
+            await stream.send(first)
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+            await stream.send(b"and goodbye")
+
+    async def call() -> None:
+        async with (
+            tcp(handler, certificates.server_context()) as port,
+            await anyio.connect_tcp("127.0.0.1", port) as transport,
+        ):
+            stream = TLSStream(transport, context, "127.0.0.1")
+            await stream.handshake()
+            received = await stream.receive(10)  # most of it is decrypted by now, or could be
+            await stream.send_eof()
+            while len(received) < len(first) + len(b"and goodbye"):
+                received += await stream.receive(1000)
+            assert received == first + b"and goodbye"
+
+    run(call)
+
+
+def test_a_client_without_a_certificate_is_told_so(run: Any, tcp: Any, certificates: Any) -> None:
     async def handler(stream: ByteStream) -> None:
         async with stream:
             await stream.receive()
@@ -930,6 +1019,27 @@ def test_a_client_without_a_certificate_is_told_so(run: Any, tcp: Any, certifica
 
 
 # Events
+
+
+def test_one_event_answers_all_who_wait_for_it(run: Any, fake_daemon: Any) -> None:
+    async def one(request: Any, stream: ByteStream) -> None:
+        await stream.send(CHUNKED + chunk(b'{"Action": "start"}\n'))
+        await hang(request, stream)
+
+    async def call() -> None:
+        async with fake_daemon(one) as (daemon, docker):
+            seen: list[str] = []
+
+            async def read(subscriber: Any) -> None:
+                seen.append((await subscriber.get())["Action"])
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(read, docker.events.subscribe())
+            assert seen == ["start"] * 3
+            assert [r.target.partition("?")[0] for r in daemon.requests[1:]] == ["/v1.41/events"]
+
+    run(call)
 
 
 def test_events_whose_daemon_goes_are_an_error_to_every_subscriber(
