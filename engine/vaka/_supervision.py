@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from vaka.errors import (
     ApplicationError,
@@ -40,6 +40,23 @@ class Verdict:
     detail: str
     exception_id: str
     cause: Cause
+
+    def map(self, change: Callable[[Any], Any]) -> Verdict:
+        """The same verdict, `change` applied to every text in it."""
+        return replace(
+            self,
+            message=change(self.message),
+            detail=change(self.detail),
+            cause=Cause(self.cause.kind, change(dict(self.cause.evidence))),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Verdict:
+        cause = document["cause"]
+        return cls(**{**document, "cause": Cause(CauseKind(cause["kind"]), cause["evidence"])})
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

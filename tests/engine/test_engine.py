@@ -510,6 +510,25 @@ async def test_a_job_that_ended_while_no_engine_looked_is_collected(
     assert outcome.message == "one\ntwo"
 
 
+async def test_a_failure_stays_what_it_was_when_the_engine_dies_cleaning_up(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    play(host, Printed(b"user error\n"), seconds=5, exit_code=1)
+    host.delays["remove"] = 3_600
+    async with make_engine(shutdown="adopt") as engine:
+        job = await engine.submit(JobSpec(image=IMAGE))
+        await trio.sleep(20)
+        assert (await job.refresh()).status is Status.PROCESSING
+    host.delays.clear()
+    (name,) = host.containers
+    host.vanish(name)
+    async with make_engine() as engine:
+        outcome = await (await engine.job(job.id)).wait()
+    assert (outcome.status, outcome.error) == (Status.ERROR, "user")
+    assert outcome.message == "user error"
+    assert len(host.created) == 1
+
+
 async def test_a_stop_asked_for_while_no_engine_ran_is_heard_by_the_next(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine
 ) -> None:

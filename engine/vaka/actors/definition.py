@@ -31,7 +31,7 @@ from vaka.actors.stages import (
     is_debug,
     job_folder,
 )
-from vaka.actors.verdicts import raise_for_ending
+from vaka.actors.verdicts import has_succeeded, raise_for_ending
 from vaka.errors import EngineError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
@@ -82,6 +82,7 @@ class DefinitionActor:
         index: int,
         total: int,
         left: Mapping[str, Any],
+        unsaved: dict[int, Any],
         events: EventLog,
         stop: trio.Event,
         containers: set[str],
@@ -96,6 +97,7 @@ class DefinitionActor:
         self._index = index
         self._total = total
         self._left: dict[str, Any] = dict(left)
+        self._unsaved = unsaved
         self._events = events
         self._stop = stop
         self._containers = containers
@@ -166,9 +168,16 @@ class DefinitionActor:
             if stage.attempt == record.attempt and stage.definition == self._index
         }
 
-    async def _keep(self, **left: Any) -> None:
+    def _keep(self, **left: Any) -> None:
+        """Leave something for the job's end; it is stored with the next entry of the journal."""
         self._left |= left
-        await self._services.store.save_definition(self._fence, self._index, self._left)
+        self._unsaved[self._index] = self._left
+
+    async def _advance(self, phase: Phase) -> None:
+        await self._services.store.advance(
+            self._fence, phase, self._index, keep=dict(self._unsaved)
+        )
+        self._unsaved.clear()
 
     # -- documents -------------------------------------------------------------------------------
 
@@ -219,12 +228,12 @@ class DefinitionActor:
     # -- staging in ------------------------------------------------------------------------------
 
     async def _stage_in(self, unit: DefinitionContext, state: JobState) -> None:
-        await self._services.store.advance(self._fence, Phase.STAGING_IN, self._index)
+        await self._advance(Phase.STAGING_IN)
         await trio.to_thread.run_sync(self._folder.create)
         left: dict[str, Any] = {"input_tables": [], "input_state": {"tables": [], "files": []}}
         if self._main.staging_input != "none":
             left = await self._read_inputs(unit.configuration, state)
-        await self._keep(**left)
+        self._keep(**left)
 
     async def _read_inputs(
         self, configuration: JobConfiguration, state: JobState
@@ -329,7 +338,8 @@ class DefinitionActor:
                 )
         if record is None:
             record = self._planned(stage, image)
-            await services.store.plan_stage(self._fence, record)
+            await services.store.plan_stage(self._fence, record, keep=dict(self._unsaved))
+            self._unsaved.clear()
             await events.write(
                 self._entry(
                     "stage.planned",
@@ -378,28 +388,35 @@ class DefinitionActor:
         )
 
     async def _collect(self, stage: Stage, record: StageRecord, ending: Ending) -> StageRecord:
-        """Take what the container has left, and write down that it may go."""
+        """Take what the container has left, and write down that it may go.
+
+        Of one that failed only its end is written down: who resumes the job must not take it for done.
+        """
+        succeeded = has_succeeded(ending)
         image = {"id": record.image, "digests": list(record.digests)}
         left: dict[str, Any] = {"images": self._left.get("images", {}) | {str(stage.index): image}}
         if stage.kind == "main":
             usage = await trio.to_thread.run_sync(self._read_usage, stage)
             if usage:
                 await self._services.store.save_usage(self._fence, usage, self._index)
-            if ending.exit.exit_code == 0 and not ending.timed_out:
+            if succeeded:
                 component_state = await trio.to_thread.run_sync(self._read_state, stage)
                 self._events.masker.add(secrets(component_state))
                 left["component_state"] = component_state
-        await self._keep(**left)
+        self._keep(**left)
         exit_ = ending.exit
         changes: dict[str, Any] = {
-            "status": StageStatus.COLLECTED,
+            "status": StageStatus.COLLECTED if succeeded else StageStatus.EXITED,
             "exit_code": exit_.exit_code,
             "oom_killed": exit_.oom_killed,
             "memory_peak_bytes": exit_.memory_peak_bytes,
             "started_at": exit_.started_at or record.started_at,
             "finished_at": exit_.finished_at or self._services.now(),
         }
-        await self._services.store.update_stage(self._fence, self._index, stage.index, **changes)
+        await self._services.store.update_stage(
+            self._fence, self._index, stage.index, keep=dict(self._unsaved), **changes
+        )
+        self._unsaved.clear()
         if stage.kind == "main":
             await trio.to_thread.run_sync(self._folder.drop_state)
         seconds = exit_.seconds
@@ -479,7 +496,7 @@ class DefinitionActor:
     # -- staging out -----------------------------------------------------------------------------
 
     async def _stage_out(self, unit: DefinitionContext) -> None:
-        await self._services.store.advance(self._fence, Phase.STAGING_OUT, self._index)
+        await self._advance(Phase.STAGING_OUT)
         if is_debug(self._job.record):
             await keep_snapshot(
                 self._services,
@@ -491,12 +508,11 @@ class DefinitionActor:
                 self._main.id,
                 self._events,
             )
-            await self._keep(output={"tables": [], "failures": []})
+            self._keep(output={"tables": [], "failures": []})
         elif "none" in {self._main.staging_input, self._main.staging_output}:
-            await self._keep(output={"tables": [], "failures": []})
+            self._keep(output={"tables": [], "failures": []})
         else:
-            await self._keep(output=await self._store_outputs(unit))
-        await trio.to_thread.run_sync(self._folder.remove)
+            self._keep(output=await self._store_outputs(unit))
 
     async def _store_what_is_always_written(self, unit: DefinitionContext) -> None:
         """Load the tables that want it even though the definition has failed; never raises of that.
@@ -546,7 +562,12 @@ class DefinitionActor:
         left = self._left
         output = left.get("output", {})
         return DefinitionResult(
-            images=tuple(image for _, image in sorted(left.get("images", {}).items())),
+            images=tuple(
+                image
+                for _, image in sorted(
+                    left.get("images", {}).items(), key=lambda each: int(each[0])
+                )
+            ),
             input_tables=tuple(left.get("input_tables", ())),
             output_tables=tuple(output.get("tables", ())),
             new_state={

@@ -38,6 +38,16 @@ STORE_RETRY = 1.0
 """Seconds before the store is asked again after it did not answer."""
 PLAN = -1
 """Key of the plan among what a job's definitions leave in the journal."""
+VERDICT = -2
+"""Key of the verdict on a job that has failed, and only has to be cleaned up."""
+
+
+class AlreadyFailed(Exception):
+    """The journal has a verdict on the job: it was being cleaned up when its engine died."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.detail)
+        self.verdict = verdict
 
 
 class JobActor:
@@ -114,9 +124,12 @@ class JobActor:
             if isinstance(fault, StoreUnavailable | LeaseLost):
                 raise fault
         with self._cleanup:
-            await self._clean_up(events)
+            failure = None
             if faults:
-                await self._fail(events, verdict(faults), faults)
+                failure = await self._judge(events, faults)
+            await self._clean_up(events)
+            if failure is not None:
+                await self._fail(events, failure)
             elif result is not None:
                 await self._finish(events, Status.SUCCESS, result)
             elif not self._abandoned:
@@ -127,16 +140,25 @@ class JobActor:
                     cause=Cause(CauseKind.CANCELLED, dict(self.record.terminated_by or {})),
                 )
 
-    async def _fail(
-        self, events: EventLog, failure: Verdict, faults: Sequence[BaseException]
-    ) -> None:
-        detail = events.masker.text(failure.detail)
-        extra = {"job_id": self.record.id, "exception_id": failure.exception_id, "error": detail}
+    async def _judge(self, events: EventLog, faults: Sequence[BaseException]) -> Verdict:
+        """The verdict, in the journal before anything of the evidence is cleaned away."""
+        if isinstance(faults[0], AlreadyFailed):
+            return faults[0].verdict
+        failure = verdict(faults).map(events.masker.document)
+        extra = {
+            "job_id": self.record.id,
+            "exception_id": failure.exception_id,
+            "error": failure.detail,
+        }
         if failure.error == "user":
             log.info("job.failed", extra=extra)
         else:
             culprit = next(fault for fault in faults if not isinstance(fault, UserError))
             log.error("job.failed", extra=extra, exc_info=culprit)
+        await self._services.store.save_definition(self._fence, VERDICT, failure.to_json())
+        return failure
+
+    async def _fail(self, events: EventLog, failure: Verdict) -> None:
         await self._finish(
             events,
             Status.ERROR,
@@ -170,7 +192,7 @@ class JobActor:
             status,
             result=masked,
             error=failure.error if failure else None,
-            cause=Cause(cause.kind, events.masker.document(cause.evidence)),
+            cause=cause,
         )
         log.info("job.finished", extra={"job_id": self.record.id, "status": status.value})
 
@@ -236,6 +258,8 @@ class JobActor:
             )
         project = await services.catalog.project(record.project)
         journal = await services.store.definitions(record.id, record.attempt)
+        if VERDICT in journal:
+            raise AlreadyFailed(Verdict.from_json(journal[VERDICT]))
         if record.phase is Phase.CLAIMED:
             await events.write(Entry("job.claimed", "info", f"Job {record.id} is processing."))
         else:
@@ -247,7 +271,8 @@ class JobActor:
                     data={"phase": record.phase, "definition": record.definition},
                 )
             )
-        plan = await self._plan(spec, journal, events)
+        unsaved: dict[int, Any] = {}
+        plan = await self._plan(spec, journal, unsaved, events)
         context = JobContext(services.config, record, spec, project)
         actors = [
             DefinitionActor(
@@ -259,6 +284,7 @@ class JobActor:
                 index=index,
                 total=len(plan.definitions),
                 left=journal.get(index, {}),
+                unsaved=unsaved,
                 events=events,
                 stop=self._stop,
                 containers=self._containers,
@@ -274,6 +300,8 @@ class JobActor:
         failures = [failure for result in results for failure in result.load_failures]
         if failures:
             raise MappingFailed("Failed to process output mapping: " + "\n".join(failures))
+        # the folder may go once this is written: nothing reads it again
+        await services.store.advance(self._fence, Phase.STATE, len(results), keep=unsaved)
         if not is_debug(record):
             await self._store_states(spec, plan, results, events)
         return _result(plan, results)
@@ -287,7 +315,13 @@ class JobActor:
             raise UserError(f"Component '{spec.component}' not found.") from error
         return ComponentDefinition.parse(component)
 
-    async def _plan(self, spec: JobSpec, journal: Mapping[int, Any], events: EventLog) -> Plan:
+    async def _plan(
+        self,
+        spec: JobSpec,
+        journal: Mapping[int, Any],
+        unsaved: dict[int, Any],
+        events: EventLog,
+    ) -> Plan:
         """The plan from the journal, or a new one; a stored configuration may change meanwhile."""
         kept = journal.get(PLAN)
         if kept is not None:
@@ -297,9 +331,8 @@ class JobActor:
             await events.note("info", note)
         if spec.tag:
             await events.note("warn", f"Overriding component tag with: '{spec.tag}'")
-        await self._services.store.save_definition(
-            self._fence, PLAN, {"definitions": [each.to_json() for each in plan.definitions]}
-        )
+        # stored with the first entry of the journal that comes of it
+        unsaved[PLAN] = {"definitions": [each.to_json() for each in plan.definitions]}
         return plan
 
     async def _store_states(
@@ -312,7 +345,6 @@ class JobActor:
         """Keep what the definitions want to find again, each once, and only if nobody was faster."""
         if spec.component is None or not spec.config:
             return
-        await self._services.store.advance(self._fence, Phase.STATE, len(results))
         for index, (definition, result) in enumerate(zip(plan.definitions, results, strict=True)):
             if definition.state_version is None:
                 continue

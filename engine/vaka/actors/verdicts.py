@@ -14,6 +14,13 @@ STDERR_LINES = 50
 KILLED = 137
 
 
+def has_succeeded(ending: Ending) -> bool:
+    """Whether a container did its work: nobody ended it, and it says so itself."""
+    return ending.exit.exit_code == 0 and not (
+        ending.exit.oom_killed or ending.timed_out or ending.stopped
+    )
+
+
 def raise_for_ending(
     stage: Stage, name: str, ending: Ending, reader: OutputReader, masker: Masker
 ) -> None:

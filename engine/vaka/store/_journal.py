@@ -14,14 +14,17 @@ from vaka.store import _records
 from vaka.store._database import Transaction
 from vaka.store._queue import require
 from vaka.store.schema import definitions, jobs, stages
-from vaka.store.values import Fence, StageChanges, of_status
+from vaka.store.values import NOTHING, Fence, Kept, StageChanges, of_status
 
 _STAGE_FIELDS = tuple(each.name for each in fields(StageRecord))
 
 
-def advance(tx: Transaction, fence: Fence, phase: Phase, definition: int) -> None:
+def advance(
+    tx: Transaction, fence: Fence, phase: Phase, definition: int, keep: Kept = NOTHING
+) -> None:
     """Write down what the job is about to do."""
     require(tx, fence)
+    _keep(tx, fence, keep)
     tx.connection.execute(
         sa.update(jobs)
         .where(jobs.c.id == fence.job_id)
@@ -29,9 +32,9 @@ def advance(tx: Transaction, fence: Fence, phase: Phase, definition: int) -> Non
     )
 
 
-def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord) -> None:
+def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord, keep: Kept = NOTHING) -> None:
     """Write down a container that is about to be made; again, as long as it was not started."""
-    advance(tx, fence, Phase.STAGE, stage.definition)
+    advance(tx, fence, Phase.STAGE, stage.definition, keep)
     if (stage.job_id, stage.attempt) != (fence.job_id, fence.attempt):
         raise ValueError("the stage is of another job or attempt than its fence")
     where = _stage(fence, stage.definition, stage.stage)
@@ -50,10 +53,16 @@ def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord) -> None:
 
 
 def update_stage(
-    tx: Transaction, fence: Fence, definition: int, stage: int, changes: StageChanges
+    tx: Transaction,
+    fence: Fence,
+    definition: int,
+    stage: int,
+    changes: StageChanges,
+    keep: Kept = NOTHING,
 ) -> None:
     """Write down what became of a stage."""
     require(tx, fence)
+    _keep(tx, fence, keep)
     values: dict[str, Any] = dict(changes)
     unknown = values.keys() - StageChanges.__annotations__.keys()
     if unknown:
@@ -86,10 +95,15 @@ def write_offsets(
 def save_definition(tx: Transaction, fence: Fence, definition: int, data: Any) -> None:
     """Keep what a definition leaves for the job's end, in place of what it left before."""
     require(tx, fence)
-    key = {"job_id": fence.job_id, "attempt": fence.attempt, "definition": definition}
-    updated = tx.connection.execute(sa.update(definitions).filter_by(**key).values(data=data))
-    if updated.rowcount == 0:
-        tx.connection.execute(sa.insert(definitions).values(**key, data=data))
+    _keep(tx, fence, {definition: data})
+
+
+def _keep(tx: Transaction, fence: Fence, kept: Kept) -> None:
+    for definition, data in kept.items():
+        key = {"job_id": fence.job_id, "attempt": fence.attempt, "definition": definition}
+        updated = tx.connection.execute(sa.update(definitions).filter_by(**key).values(data=data))
+        if updated.rowcount == 0:
+            tx.connection.execute(sa.insert(definitions).values(**key, data=data))
 
 
 def save_usage(

@@ -20,7 +20,16 @@ from vaka.store import _events, _journal, _queue, _records
 from vaka.store._database import Database, Transaction
 from vaka.store._watch import Hub, Watch, listen
 from vaka.store._writer import Writer
-from vaka.store.values import Fence, NewJob, Owner, Renewal, StageChanges, Topic
+from vaka.store.values import (
+    NOTHING,
+    Fence,
+    Kept,
+    NewJob,
+    Owner,
+    Renewal,
+    StageChanges,
+    Topic,
+)
 
 T = TypeVar("T")
 
@@ -216,13 +225,18 @@ class JobStore:
 
     # -- the journal of a running job ------------------------------------------------------------
 
-    async def advance(self, fence: Fence, phase: Phase, definition: int = 0) -> None:
-        """Write down what the job is about to do."""
+    async def advance(
+        self, fence: Fence, phase: Phase, definition: int = 0, *, keep: Kept = NOTHING
+    ) -> None:
+        """Write down what the job is about to do.
+
+        `keep` is stored in the same transaction, here and below: see `save_definition`.
+        """
         await self._writer.write(
-            partial(_journal.advance, fence=fence, phase=phase, definition=definition)
+            partial(_journal.advance, fence=fence, phase=phase, definition=definition, keep=keep)
         )
 
-    async def plan_stage(self, fence: Fence, stage: StageRecord) -> None:
+    async def plan_stage(self, fence: Fence, stage: StageRecord, *, keep: Kept = NOTHING) -> None:
         """Write down a container before it is made, and that the job is at its stages.
 
         A stage that was started stays as it is.
@@ -230,10 +244,16 @@ class JobStore:
         Raises:
             ApplicationError: the stage was started already.
         """
-        await self._writer.write(partial(_journal.plan_stage, fence=fence, stage=stage))
+        await self._writer.write(partial(_journal.plan_stage, fence=fence, stage=stage, keep=keep))
 
     async def update_stage(
-        self, fence: Fence, definition: int, stage: int, **changes: Unpack[StageChanges]
+        self,
+        fence: Fence,
+        definition: int,
+        stage: int,
+        *,
+        keep: Kept = NOTHING,
+        **changes: Unpack[StageChanges],
     ) -> None:
         """Write down what became of a stage; `ApplicationError` when it was never planned."""
         await self._writer.write(
@@ -243,6 +263,7 @@ class JobStore:
                 definition=definition,
                 stage=stage,
                 changes=changes,
+                keep=keep,
             )
         )
 

@@ -20,6 +20,11 @@ def of_status(job_id: int) -> tuple[Topic, Topic]:
     return ("job", job_id), ("status", job_id)
 
 
+Kept = Mapping[int, Any]
+"""What definitions leave for the job's end, by index: JSON, in place of what they left before."""
+NOTHING: Kept = {}
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to be stored."""
