@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -209,6 +210,8 @@ class HTTP:
 
 
 _ADVICE: dict[type[BaseException], str] = {
+    ssl.SSLError: "one side does not accept the other's certificate, or it is no TLS; check "
+    "DOCKER_CERT_PATH, the context's certificates or ssl_context",
     FileNotFoundError: "there is no such socket; start the Docker Engine, or set DOCKER_HOST",
     PermissionError: "this user may not use the socket; add it to the group that owns it "
     "(usermod -aG docker USER), then log in again",

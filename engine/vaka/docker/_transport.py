@@ -55,10 +55,9 @@ KEEPALIVE = (
 class Transport(httpx.AsyncBaseTransport):
     """Sends requests to `endpoint`, each on a connection of its own, reused when it is free.
 
-    A request has its `Host` and the headers of its body, and as `stream` a `Whole` or what comes bit by
-    bit.
-    A request may carry `extensions`: `target`, bytes to ask for instead of its URL's path and query;
-    `deadline`, a time of anyio's clock after which what is done for it raises `TimeoutError`. An
+    A request has its `Host` and the headers of its body; its `stream` is a `Whole`, or gives the body
+    bit by bit. It may carry `extensions`: `target`, bytes to ask for instead of its URL's path and
+    query; `deadline`, a time of anyio's clock after which what is done for it raises `TimeoutError`. An
     answer of status 101 has `extensions["network_stream"]`, a `TakenOver`.
 
     Raises httpx's errors: `ConnectError` and `ConnectTimeout` when nothing was sent; `ReadError`,
@@ -149,6 +148,9 @@ class Transport(httpx.AsyncBaseTransport):
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
             raise httpx.ConnectError(str(error) or type(error).__name__) from error
         connection = Connection(stream, is_tcp=endpoint.path is None)
+        if self._closed:  # meanwhile
+            await self.discard(connection)
+            raise httpx.ReadError("it was closed by this client")
         self._open.add(connection)
         return connection
 

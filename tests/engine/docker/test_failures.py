@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import anyio.streams.tls
 import pytest
 from anyio.abc import ByteStream
 
@@ -774,6 +775,43 @@ def test_closing_the_client_ends_the_calls_of_other_tasks(run: Any, fake_daemon:
     run(call)
 
 
+def test_a_connection_that_is_made_as_the_client_closes_is_closed_too(
+    run: Any, tcp: Any, certificates: Any
+) -> None:
+    async def ping(docker: Docker) -> None:
+        with pytest.raises(DockerConnectionLost, match="closed by this client"):
+            await docker.ping()
+
+    async def call() -> None:
+        accepted, closed, ended = anyio.Event(), anyio.Event(), anyio.Event()
+
+        async def handler(stream: ByteStream) -> None:
+            accepted.set()
+            await closed.wait()
+            context = certificates.server_context()
+            async with stream:
+                tls = await anyio.streams.tls.TLSStream.wrap(
+                    stream, server_side=True, ssl_context=context, standard_compatible=False
+                )
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await tls.receive()
+            ended.set()
+
+        client = certificates.client_context()
+        async with (
+            tcp(handler) as port,
+            Docker(f"https://127.0.0.1:{port}", ssl_context=client) as docker,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(ping, docker)
+            await accepted.wait()
+            await docker.close()
+            closed.set()
+            await ended.wait()
+
+    run(call)
+
+
 def test_a_stream_that_nobody_holds_lets_go_of_its_connection(run: Any, fake_daemon: Any) -> None:
     async def endless(_: Any, stream: ByteStream) -> None:
         await stream.send(CHUNKED)
@@ -900,7 +938,9 @@ def test_a_daemon_whose_certificate_nobody_vouches_for_is_not_spoken_to(
             tcp(handler, certificates.server_context()) as port,
             Docker(f"https://127.0.0.1:{port}") as docker,
         ):
-            with pytest.raises(DockerUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+            with pytest.raises(
+                DockerUnreachable, match=r"CERTIFICATE_VERIFY_FAILED.*DOCKER_CERT_PATH"
+            ):
                 await docker.ping()
         assert received == []
 
