@@ -7,9 +7,10 @@ and pytest-trio.
 import pytest
 
 # before the imports below: an assertion that fails in a suite then shows its values
-pytest.register_assert_rewrite("vaka.testing.runtime_contract")
+pytest.register_assert_rewrite("vaka.testing.mapping", "vaka.testing.runtime_contract")
 
 from vaka.testing.clock import thread_aware  # noqa: E402
+from vaka.testing.mapping import MappingBackendContract  # noqa: E402
 from vaka.testing.runtime import (  # noqa: E402
     FakeHost,
     FakeImage,
@@ -27,6 +28,7 @@ __all__ = [
     "FakeHost",
     "FakeImage",
     "FakeRuntime",
+    "MappingBackendContract",
     "Printed",
     "Script",
     "SpecFor",
