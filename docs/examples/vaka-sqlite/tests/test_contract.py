@@ -7,7 +7,7 @@ import pytest
 from vaka_sqlite import SqliteBackend
 
 from vaka.hooks import MappingBackend
-from vaka.testing import MappingBackendContract
+from vaka.testing.mapping import MappingBackendContract
 
 
 class TestSqliteBackend(MappingBackendContract):
