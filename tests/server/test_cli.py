@@ -5,8 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
+import pty
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -420,6 +425,49 @@ def test_a_job_is_cancelled_and_waiting_for_it_ends_with_4(shell: Shell, compone
     assert shell.host.containers == []
     shell.run("wait", id_, code=4)
     shell.run("cancel", id_, code=1)
+
+
+def watched(*arguments: str) -> tuple[int, str]:
+    """Run the command in a terminal; its exit code and all that it wrote there."""
+    controller, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vaka_server", *arguments],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env={**os.environ, "TERM": "xterm-256color"},
+        )
+        os.close(terminal)
+        written = b""
+        with suppress(OSError):  # how a terminal says that the other side is closed
+            while part := os.read(controller, 65_536):
+                written += part
+        return process.wait(60), written.decode()
+    finally:
+        os.close(controller)
+
+
+def test_a_person_sees_what_goes_on_and_no_escape_of_a_container(tmp_path: Path) -> None:
+    host = FakeHost({IMAGE: Script((Printed(b"\x1b[35;7mred\x1b]0;title\x07\n"),))})
+    settings = Settings(home=tmp_path / "home", port=0, shutdown="stop", graceful_timeout=0)
+    file = tmp_path / "a.csv"
+    file.write_text(CSV)
+    with Server(settings, host) as server:
+        where = ["--url", server.url, "--token", server.secret]
+        shell = Shell(where, host)
+        shell.run("component", "add", write(tmp_path / "c.json", COMPONENT))
+        shell.run("bucket", "create", "in", "b")
+        code, seen = watched("run", "C", "--config-data", "{}", *where)
+        assert code == 0
+        assert "  red\r\n" in seen
+        assert "\x1b[35;7m" not in seen
+        assert "title" not in seen
+        assert "is success after" in seen
+        assert "\x1b[?25l" in seen  # the cursor is hidden while something moves
+        code, seen = watched("table", "load", "in.c-b.t", str(file), *where)
+        assert (code, "sending a.csv" in seen) == (0, True)
+        assert seen.endswith("Loaded 3 rows; in.c-b.t has 3.\r\n")
 
 
 # -- without an installation -----------------------------------------------------------------------

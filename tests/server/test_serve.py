@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -300,6 +300,59 @@ def test_a_cancelled_job_leaves_no_container(home: Path, sleeper: str, docker_ho
             return len(await docker.containers.list(all=True, filters=names))
 
     assert trio.run(left) == 0
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("where", "code", "status"), [("server", 130, "processing"), ("embedded", 4, "terminated")]
+)
+def test_an_interrupt_cancels_an_embedded_job_and_leaves_one_on_a_server(
+    home: Path, sleeper: str, docker_host: str, where: str, code: int, status: str
+) -> None:
+    definition = {"type": "dockerhub", "uri": sleeper, "tag": "1"}
+    component = {**COMPONENT, "data": {"definition": definition, "network": "none"}}
+    file = home.parent / "component.json"
+    file.write_text(json.dumps(component))
+    environment = {
+        "VAKA_INSTANCE": f"test-{uuid4().hex[:8]}",
+        "VAKA_STOP_GRACE": "0.2",
+        "VAKA_SHUTDOWN": "stop",
+    }
+
+    def vaka(*arguments: str, options: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "vaka_server", *arguments, *options],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with ExitStack() as stack:
+        if where == "server":
+            server = stack.enter_context(serving(home, **environment))
+            options = ["--url", server.url, "--token", server.said["token"]]
+        else:
+            options = ["--home", str(home)]
+            vaka("init", options=options).communicate(timeout=TIME_LIMIT)
+        vaka("component", "add", str(file), options=options).communicate(timeout=TIME_LIMIT)
+        with vaka("run", "C", "--config-data", "{}", options=options) as running:
+            try:
+                assert running.stdout is not None
+                assert running.stdout.readline().endswith(" one\n")
+                running.send_signal(signal.SIGINT)
+                _, err = running.communicate(timeout=TIME_LIMIT)
+            finally:
+                running.kill()
+        assert running.returncode == code, err
+        listed = vaka("jobs", "--json", options=options)
+        (job,) = json.loads(listed.communicate(timeout=TIME_LIMIT)[0])
+        assert job["status"] == status
+        if where == "server":
+            assert f"Job {job['id']} goes on" in err
+            ended = vaka("cancel", str(job["id"]), options=options)
+            assert "is terminated" in ended.communicate(timeout=TIME_LIMIT)[0]
 
 
 def test_a_home_that_is_in_use_is_not_taken(home: Path) -> None:

@@ -32,6 +32,7 @@ COLUMNS = {
     "why": "MESSAGE",
 }
 MESSAGE_LENGTH = 60
+TIME = "%H:%M:%S"
 
 
 def register(app: typer.Typer) -> None:
@@ -182,7 +183,7 @@ async def follow(
     if not await _until_interrupted(show_events):
         if not (client.is_embedded and interrupt_cancels):
             remark(f"Job {job_id} goes on; see `vaka wait {job_id}` and `vaka cancel {job_id}`.")
-            return Exit.CANCELLED
+            return Exit.INTERRUPTED
         remark(f"Cancelling job {job_id}.")
         await client.cancel(job_id)
         await _end(client, job_id)
@@ -279,7 +280,7 @@ def _is_told(event: Event) -> bool:
 
 def event_line(event: Event) -> str:
     """One event as one line without anything that a terminal would act on."""
-    at = event.time.astimezone().strftime("%H:%M:%S")
+    at = event.time.astimezone().strftime(TIME)
     mark = {"stdout": " ", "stderr": "!"}.get(event.stream or "", "·")
     return f"{at} {mark} {text.clean(event.message)}"
 
@@ -345,7 +346,7 @@ def _stage(stage: Mapping[str, Any]) -> Document:
         "status": stage["status"],
         "exit": exit_text,
         "took": text.duration(stage["seconds"]),
-        "started": text.clock(stage["startTime"]),
+        "started": text.clock(stage["startTime"], TIME),
         "memory": text.size(stage["memoryPeakBytes"]),
         "output": text.size(stage["stdoutBytes"] + stage["stderrBytes"]),
     }
@@ -353,13 +354,12 @@ def _stage(stage: Mapping[str, Any]) -> Document:
 
 def _move(event: Event) -> Document:
     data = event.data
-    name = next((data[key] for key in ("table", "file", "id", "name") if key in data), None)
     return {
         "what": _DATA[event.kind],
-        "name": event.message if name is None else name,
+        "name": next((data[key] for key in ("table", "name", "file", "id") if key in data), None),
         "bytes": text.size(data["bytes"]) if "bytes" in data else None,
         "rows": data.get("rows"),
-        "at": event.time.astimezone().strftime("%H:%M:%S"),
+        "at": event.time.astimezone().strftime(TIME),
     }
 
 

@@ -38,6 +38,8 @@ class Exit(IntEnum):
     CANCELLED = 4
     NO_SERVER = 5
     """There is no server, or the home is not there or in use."""
+    INTERRUPTED = 130
+    """Ctrl-C; a job that the command was following goes on. The number that shells use."""
 
 
 class Usage(Exception):
@@ -110,6 +112,12 @@ class Session:
             yield lambda done, total: None  # noqa: ARG005
             return
         from rich.console import Console  # noqa: PLC0415
+
+        console = Console(stderr=True)
+        if not self.url:  # done in one go, here: there is nothing to count
+            with console.status(text.clean(label)):
+                yield lambda done, total: None  # noqa: ARG005
+            return
         from rich.progress import (  # noqa: PLC0415
             BarColumn,
             DownloadColumn,
@@ -126,7 +134,7 @@ class Session:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        with Bars(*columns, console=console, transient=True) as bars:
             task = bars.add_task(text.clean(label), total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
@@ -231,7 +239,7 @@ def _told(error: BaseException, session: Session) -> Exit:
     match error:
         case KeyboardInterrupt():
             remark("Interrupted.")
-            return Exit.CANCELLED
+            return Exit.INTERRUPTED
         case BrokenPipeError():  # nobody reads any further, as with `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.OK

@@ -79,17 +79,15 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def clock(text: str | None) -> str:
+def clock(text: str | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """A moment of a document, in this machine's zone."""
-    if text is None:
-        return "-"
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "-" if text is None else datetime.fromisoformat(text).astimezone().strftime(form)
 
 
 # -- why a job ended -------------------------------------------------------------------------------
