@@ -44,6 +44,7 @@ lint: venv  ## style and formatting
 
 types: venv  ## mypy, strictly
 	@$(PY) -m mypy
+	@cd docs/examples/vaka-sqlite && ../../../$(PY) -m mypy --config-file ../../../pyproject.toml vaka_sqlite tests
 	@cd .ci && ../$(PY) -m mypy --config-file ../pyproject.toml *.py
 	@cd docs/examples/demo && ../../../$(PY) -m mypy --config-file ../../../pyproject.toml *.py
 

@@ -72,8 +72,6 @@ class EngineConfig(Model):
     """Tries to pull an image (runner.md section 10.5)."""
     pull_timeout: Seconds = 3600.0
     """One try to pull an image."""
-    restart_limit: Annotated[int, Field(ge=0)] = 3
-    """How often a job is started from scratch after the runtime failed to run its container."""
     shutdown: Literal["drain", "adopt", "stop"] = "drain"
     """What leaving the engine does to running jobs: wait for them, leave their containers to the next
     engine, or cancel them."""

@@ -232,6 +232,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 starting=trio.CapacityLimiter(config.starting),
                 tokens={},
             )
+            for encryptor in self.plugins.encryptors({}):
+                await encryptor.check()
             self._parts = services
             if not await catalog.projects():
                 await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)

@@ -575,7 +575,10 @@ def vaka_container_runtime(url: str) -> ContainerRuntime | None:
 
 @hookspec
 def vaka_encryptors(settings: Mapping[str, Any]) -> list[Encryptor]:  # type: ignore[empty-body]
-    """Key providers, none or several. Called once an engine; names and codes must be unique."""
+    """Key providers, none or several. Called once an engine, while it opens, and then checked.
+
+    Names and codes must be unique.
+    """
 
 
 @hookspec(firstresult=True)
@@ -587,8 +590,8 @@ def vaka_registry_auth(reference: str) -> RegistryAuth | None:
 def vaka_container_spec(spec: ContainerSpec, context: SpecContext) -> ContainerSpec | None:
     """The spec, changed, or None to leave it. Raise `UserError` to refuse the container.
 
-    Called for each container before it is created, in the order of registration, each plugin with
-    what the one before it returned.
+    Called for each container before it is created: plugins handed to the engine first, the last of
+    them before the others, each with what the one before it returned.
     """
 
 
@@ -596,7 +599,8 @@ def vaka_container_spec(spec: ContainerSpec, context: SpecContext) -> ContainerS
 def vaka_job_event(job_id: int, event: Event) -> None:
     """Observe an event. Runs in a worker thread after the event is stored.
 
-    What it raises is logged and goes no further; what it delays delays no job.
+    What it raises is logged and goes no further. It is given a few seconds; a thread that takes
+    longer is left to itself, and the job goes on.
     """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 import trio
 from tests.engine.conftest import MakeEngine
+from tests.engine.test_plugins import Rot13
 from trio.testing import MockClock
 
 import vaka
-from vaka import Job, JobQuery, JobSpec, Status, UserError
+from vaka import Event, Job, JobQuery, JobSpec, Status, UserError
 from vaka._supervision import INTERNAL_ERROR
+from vaka.actors import events
 from vaka.actors.stages import LABEL_PREFIX
 from vaka.errors import ApplicationError, Conflict, HomeInUse, NotFound
-from vaka.hooks import hookimpl
+from vaka.hooks import Encryptor, hookimpl
 from vaka.models.container import ContainerSpec
 from vaka.models.job import CauseKind, Phase, StageStatus
 from vaka.testing import FakeHost, FakeImage, Printed, Script
@@ -622,3 +625,44 @@ def test_the_public_names_are_what_the_package_says() -> None:
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("vaka.")
     }
     assert public == set(vaka.__all__)
+
+
+# -- plugins -----------------------------------------------------------------------------------
+
+
+async def test_an_observer_that_hangs_holds_up_no_job_for_long(
+    host: FakeHost, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+
+    @hookimpl
+    def vaka_job_event(event: Event) -> None:
+        if event.kind == "stage.started":
+            never.wait()
+
+    # on the real clock: the simulated one would wait for the observer's thread
+    monkeypatch.setattr(events, "OBSERVERS", 0.05)
+    play(host, Printed(b"one\n"))
+    try:
+        async with make_engine(SimpleNamespace(vaka_job_event=vaka_job_event)) as engine:
+            job = await engine.submit(JobSpec(image=IMAGE))
+            assert (await job.wait()).status is Status.SUCCESS
+            assert await lines(job) == ["one"]
+    finally:
+        never.set()
+
+
+async def test_a_key_provider_that_cannot_work_keeps_the_engine_from_opening(
+    make_engine: MakeEngine,
+) -> None:
+    class Broken(Rot13):
+        async def check(self) -> None:
+            raise ApplicationError("The key file is missing.")
+
+    @hookimpl
+    def vaka_encryptors() -> list[Encryptor]:
+        return [Broken()]
+
+    with pytest.raises(ApplicationError, match="The key file is missing"):
+        async with make_engine(SimpleNamespace(vaka_encryptors=vaka_encryptors)):
+            raise AssertionError("it opened")

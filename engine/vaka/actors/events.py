@@ -29,6 +29,8 @@ BATCH_EVENTS = 2_000
 """Events stored in one transaction, at most about that many."""
 GATHER = 0.02
 """Seconds that events wait for others to be stored with: a commit costs more than an event."""
+OBSERVERS = 5.0
+"""Seconds that plugins have for events that were stored together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ async def keep_events(
                 if message.stored is not None:
                     message.stored.set()
             if events and services.plugins.observes_events:
-                await trio.to_thread.run_sync(_observe, services, fence.job_id, events)
+                await _tell_observers(services, fence.job_id, events)
 
 
 async def _gather(inbox: trio.MemoryReceiveChannel[_Message], first: _Message) -> list[_Message]:
@@ -151,6 +153,13 @@ def _event(entry: Entry, seq: int, time: datetime, masker: Masker) -> Event:
         stream=entry.stream,
         data=masker.document(entry.data),
     )
+
+
+async def _tell_observers(services: Services, job_id: int, events: Sequence[Event]) -> None:
+    with trio.move_on_after(OBSERVERS) as patience:
+        await trio.to_thread.run_sync(_observe, services, job_id, events, abandon_on_cancel=True)
+    if patience.cancelled_caught:
+        log.warning("observer.late", extra={"job_id": job_id, "seconds": OBSERVERS})
 
 
 def _observe(services: Services, job_id: int, events: Sequence[Event]) -> None:

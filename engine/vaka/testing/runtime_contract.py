@@ -1,7 +1,5 @@
 """The suite that every container runtime passes, the fake one and the real ones."""
 
-# ruff: noqa: S101 - a suite asserts
-
 from __future__ import annotations
 
 import math
