@@ -125,12 +125,12 @@ class DefinitionActor:
             raise Stopped
         unit = self._unit()
         state = JobState.parse(self._plan.state)
-        self._hide_secrets(unit, state)
+        stages = await self._chain(unit)
+        self._hide_secrets(state, stages)
         await self._events.note(
             "info",
             f"Running component {self._main.id} (row {self._index + 1} of {self._total})",
         )
-        stages = await self._chain(unit)
         if not records and not self._is_past(Phase.STAGING_IN):
             await self._stage_in(unit, state)
         async with trio.open_nursery() as removals:
@@ -190,8 +190,10 @@ class DefinitionActor:
             row_id=self._plan.row_id,
         )
 
-    def _hide_secrets(self, unit: DefinitionContext, state: JobState) -> None:
-        for document in (unit.configuration.data, state.component, self._main.image_parameters):
+    def _hide_secrets(self, state: JobState, stages: Sequence[Stage]) -> None:
+        """Everything secret that a container is given, and what an earlier engine was told."""
+        told = self._left.get("component_state", {})
+        for document in (state.component, told, *(stage.document for stage in stages)):
             self._events.masker.add(secrets(document))
 
     async def _chain(self, unit: DefinitionContext) -> list[Stage]:
