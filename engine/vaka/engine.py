@@ -19,17 +19,25 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import resource
 import secrets
 import shutil
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import trio
 
@@ -58,10 +66,14 @@ from vaka.runtime import docker_runtime
 from vaka.store import JobStore, NewJob, Owner
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EVENTS_PAGE = 1_000
 CLOSE_TIMEOUT = 10.0
 HEALTH_TIMEOUT = 5.0
+REMEMBER = 1.0
+"""Seconds that a component or project is known while jobs are accepted for it."""
+REMEMBERED = 1_000
 LOW_DISK_BYTES = 256 << 20
 """Free space below which the engine calls itself unhealthy."""
 FIRST_PROJECT = "Main"
@@ -175,6 +187,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._parts: Services | None = None
         self._dispatcher: Dispatcher | None = None
         self._actions: Actions | None = None
+        self._told: dict[tuple[str, str], tuple[float, object]] = {}
 
     # -- lifetime ------------------------------------------------------------------------------
 
@@ -323,7 +336,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """
         services = self.services
         definition = await self._definition(spec)
-        project = await services.catalog.project(spec.project)
+        project = await self._recent(
+            ("project", spec.project), lambda: services.catalog.project(spec.project)
+        )
         document = spec.model_dump(mode="json", exclude={"token"}, exclude_defaults=True)
         component = spec.component or definition.id
         limit = project.limits.get(PARALLELISM_LIMIT)
@@ -391,7 +406,27 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def _definition(self, spec: JobSpec) -> ComponentDefinition:
         if spec.component is None:
             return image_definition(spec)
-        return ComponentDefinition.parse(await self.services.catalog.component(spec.component))
+        return await self._recent(
+            ("component", spec.component), lambda: self._registered(spec.component or "")
+        )
+
+    async def _registered(self, component: str) -> ComponentDefinition:
+        return ComponentDefinition.parse(await self.services.catalog.component(component))
+
+    async def _recent(self, key: tuple[str, str], ask: Callable[[], Awaitable[T]]) -> T:
+        """What the catalog said a moment ago, or says now.
+
+        For accepting jobs only, where it decides how much memory is reserved: a job that runs asks
+        the catalog itself.
+        """
+        now = trio.current_time()
+        told, value = self._told.get(key, (-math.inf, None))
+        if now - told > REMEMBER:
+            if len(self._told) >= REMEMBERED:
+                self._told.clear()
+            value = await ask()
+            self._told[key] = (now, value)
+        return cast(T, value)
 
 
 def _make_home(home: Path) -> None:

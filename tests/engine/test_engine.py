@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -619,12 +621,19 @@ async def test_health_names_what_does_not_work(
 
 def test_the_public_names_are_what_the_package_says() -> None:
     assert sorted(vaka.__all__) == vaka.__all__
-    public = {
-        name
-        for name, value in vars(vaka).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("vaka.")
-    }
-    assert public == set(vaka.__all__)
+    for name in vaka.__all__:
+        value = getattr(vaka, name)
+        assert (value.__name__, value.__module__.partition(".")[0]) == (name, "vaka")
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = vaka.Nothing
+
+
+def test_a_plugin_or_command_that_uses_errors_does_not_load_the_engine() -> None:
+    program = "import sys, vaka.errors; print('sqlalchemy' in sys.modules, 'trio' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert told.split() == ["False", "False"]
 
 
 # -- plugins -----------------------------------------------------------------------------------
