@@ -207,7 +207,8 @@ class ContainerRuntimeContract:
         assert ended.exit.finished_at is not None
         assert ended.exit.started_at.tzinfo is not None
         assert ended.exit.seconds is not None
-        assert ended.exit.seconds >= 0.5
+        # a daemon may note the start a little after it
+        assert ended.exit.seconds > 0.25
         assert not ended.exit.oom_killed
 
     async def test_waiting_may_begin_before_the_start(
