@@ -36,7 +36,6 @@ _GZIP: Final = b"\x1f\x8b"
 _CRLF: Final = b"\xff"
 """Stands for CR LF while bytes are looked at: it is in no text of UTF-8."""
 _BREAKS: Final = b"\r\n" + _CRLF
-_ENDS: Final = (b"\r", b"\n", _CRLF)
 _KINDS: Final = {ord("\n"): b"\n", ord("\r"): b"\r", ord(_CRLF): b"\r\n"}
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -95,8 +94,12 @@ class Layout:
     """The line break that stands first in the file, quoted or not."""
     has_bom: bool
     lines: int
-    """How many there are; the rows as well, when no break is quoted and no line is blank."""
+    """How many there are, without blank ones at the end. So many are the rows, when no break is quoted
+    and no other line is blank."""
     blank_lines: int
+    """How many blank ones are at the end: rows as well, when there is only one column."""
+    has_odd_quotes: bool
+    """The number of quotes is odd: one is not closed, or stands where it means nothing."""
 
     @property
     def line_end(self) -> bytes | None:
@@ -169,8 +172,8 @@ class CsvFile:
         first: bytes | None = None
         has_bom: bool | None = None
         quoted_breaks = inside = False
-        lines = blank = 0
-        last = b"\n"  # as if a line had ended before the first one
+        lines = 0
+        breaks = 1  # how many end what was read so far, as if a line had ended before the first one
         for raw in _whole_breaks(self.chunks()):
             check()
             if has_bom is None:
@@ -178,8 +181,8 @@ class CsvFile:
             if first is None and (found := re.search(rb"\r\n|\r|\n", raw)):
                 first = found[0]
             chunk = raw.replace(b"\r\n", _CRLF) if b"\r" in raw else raw
-            blank += _blank_lines(last, chunk)
-            last = chunk[-1:]
+            text = len(chunk.rstrip(_BREAKS))
+            breaks = len(chunk) - text + (0 if text else breaks)
             marks = chunk.translate(None, boring)
             # two quotes with nothing but text between them change nothing for what follows
             parts = marks.replace(quote + quote, b"").split(quote) if quote else [marks]
@@ -192,8 +195,25 @@ class CsvFile:
                         ends.update(_KINDS[byte] for byte in set(part))
                 inside = not inside
             inside = not inside  # there is one quote less than there are parts
-        lines += last not in _ENDS
-        return Layout(frozenset(ends), quoted_breaks, first, bool(has_bom), lines, blank)
+        blank = max(0, breaks - 1)
+        lines += (not breaks) - blank
+        return Layout(frozenset(ends), quoted_breaks, first, bool(has_bom), lines, blank, inside)
+
+    def ends_inside_quotes(self, dialect: Dialect) -> bool:
+        """Whether a quoted field is not closed. DuckDB takes it when it is the last one."""
+        quote = dialect.enclosure.encode()
+        before = _before_fields(dialect)
+        inside, fresh = False, True
+        for chunk in _without_bom(self.chunks()):
+            parts = chunk.split(quote)
+            for part in parts[:-1]:
+                if inside:
+                    inside, fresh = False, True  # or it is the first one of two, which opens again
+                else:
+                    inside = fresh = part.endswith(before) if part else fresh
+            if not inside and parts[-1]:
+                fresh = parts[-1].endswith(before)
+        return inside
 
     def records(self, dialect: Dialect, count: int) -> list[list[str]]:
         """The first `count` rows, or fewer when there are not as many.
@@ -249,7 +269,7 @@ class CsvFile:
         if not quote:
             yield from map(_lf, chunks)
             return
-        before = (b"\n", b"\r", dialect.delimiter.encode())  # where a field may begin
+        before = _before_fields(dialect)
         inside = False
         fresh = True
         for chunk in chunks:
@@ -271,14 +291,6 @@ class CsvFile:
             yield quote.join(parts)
 
 
-def _blank_lines(last: bytes, chunk: bytes) -> int:
-    """Lines without a byte in them, `last` being the byte before `chunk`."""
-    count = int(last in _ENDS and chunk[:1] in _ENDS)
-    if any(end + end in chunk for end in _ENDS):
-        count += sum(len(run[0]) - 1 for run in re.finditer(rb"[\r\n\xff]{2,}", chunk))
-    return count
-
-
 def _whole_breaks(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes, no CR LF torn apart between two chunks."""
     held = b""
@@ -290,6 +302,11 @@ def _whole_breaks(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield whole
     if held:
         yield held
+
+
+def _before_fields(dialect: Dialect) -> tuple[bytes, ...]:
+    """What stands before a field, unless it is the first one."""
+    return b"\n", b"\r", dialect.delimiter.encode()
 
 
 def _without_bom(chunks: Iterator[bytes]) -> Iterator[bytes]:

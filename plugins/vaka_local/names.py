@@ -82,8 +82,9 @@ def repeated_names(names: Sequence[str]) -> list[str]:
     seen: dict[str, str] = {}
     repeated: dict[str, None] = {}
     for name in names:
-        if (first := seen.setdefault(name.lower(), name)) is not name:
-            repeated[first] = None
+        if name.lower() in seen:
+            repeated[seen[name.lower()]] = None
+        seen.setdefault(name.lower(), name)
     return list(repeated)
 
 

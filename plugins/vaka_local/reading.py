@@ -67,9 +67,9 @@ class Batch:
 
     def is_complete(self, rows: int, columns: int) -> bool:
         """Whether `rows` is as many as lines were counted. Not to be asked of quoted line breaks."""
-        blank = self.blank_lines if columns > 1 else 0  # with one column they are empty values
+        blank = self.blank_lines if columns == 1 else 0  # with one column they are empty values
         skipped = (self.dialect.ignored_lines + self.has_header) * len(self.files)
-        return rows == max(0, self.lines - blank - skipped)
+        return rows == max(0, self.lines + blank - skipped)
 
     def failure(self, message: str, columns: int) -> MappingFailed:
         """What DuckDB's error about one of the files means for who wrote it. No data is in it."""
@@ -149,6 +149,8 @@ class Files:
             stack.callback(copy.close)
             return Batch((copy,), dialect.rewritten, b"\n", False, header, 0, 0)
         layout = file.layout(dialect, self.check)
+        if layout.has_odd_quotes and file.ends_inside_quotes(dialect):
+            raise MappingFailed(f"{file.label} has a quoted field that does not end.")
         line_end = layout.line_end
         if line_end is None:
             file = file.rewritten(dialect, self.scratch, self.check)
