@@ -619,6 +619,21 @@ async def test_health_names_what_does_not_work(
         assert not health.ok
 
 
+@pytest.mark.postgresql
+async def test_an_engine_works_on_postgresql_as_on_sqlite(
+    host: FakeHost, make_engine: MakeEngine, fresh_database: str
+) -> None:
+    play(host, Printed(b"one\n"), Printed(b"two\n", at=0.1), seconds=0.2)
+    async with make_engine(store_url=fresh_database, shutdown="adopt") as engine:
+        job = await engine.submit(JobSpec(image=IMAGE))
+        await first_line(job)
+    async with make_engine(store_url=fresh_database) as engine:
+        job = await engine.job(job.id)
+        assert (await job.wait()).status is Status.SUCCESS
+        assert await lines(job) == ["one", "two"]
+    assert host.containers == []
+
+
 def test_the_public_names_are_what_the_package_says() -> None:
     assert sorted(vaka.__all__) == vaka.__all__
     for name in vaka.__all__:
