@@ -29,9 +29,11 @@ from typing import Final
 from vaka.errors import InvalidInput, MappingFailed
 from vaka.models.storage import TableLoad
 
-LONGEST_RECORD: Final = 32 << 20
-"""Bytes that one row may have: what a reader holds in memory at once."""
 _CHUNK: Final = 1 << 20
+LONGEST_ROW: Final = 30 << 20
+"""Bytes that one row may have."""
+BUFFER: Final = LONGEST_ROW + 2 * _CHUNK
+"""Bytes that DuckDB reads at once. It tears rows apart that are longer."""
 _GZIP: Final = b"\x1f\x8b"
 _CRLF: Final = b"\xff"
 """Stands for CR LF while bytes are looked at: it is in no text of UTF-8."""
@@ -165,14 +167,18 @@ class CsvFile:
             yield data
 
     def layout(self, dialect: Dialect, check: Callable[[], None]) -> Layout:
-        """What the file's bytes are like; `check` is called now and then and may raise."""
+        """What the file's bytes are like; `check` is called now and then and may raise.
+
+        Raises:
+            MappingFailed: it is damaged, or has a row that is too long.
+        """
         quote = dialect.enclosure.encode()
         boring = bytes(set(range(256)) - set(_BREAKS + quote))
         ends: set[bytes] = set()
         first: bytes | None = None
         has_bom: bool | None = None
         quoted_breaks = inside = False
-        lines = 0
+        lines = row_bytes = 0
         breaks = 1  # how many end what was read so far, as if a line had ended before the first one
         for raw in _whole_breaks(self.chunks()):
             check()
@@ -186,6 +192,7 @@ class CsvFile:
             marks = chunk.translate(None, boring)
             # two quotes with nothing but text between them change nothing for what follows
             parts = marks.replace(quote + quote, b"").split(quote) if quote else [marks]
+            row_bytes += len(chunk)
             for part in parts:
                 if part:
                     lines += len(part)
@@ -193,8 +200,11 @@ class CsvFile:
                         quoted_breaks = True
                     else:
                         ends.update(_KINDS[byte] for byte in set(part))
+                        row_bytes = 0
                 inside = not inside
             inside = not inside  # there is one quote less than there are parts
+            if row_bytes > LONGEST_ROW:
+                raise MappingFailed(f"{self.label} has a row of more than {LONGEST_ROW} bytes.")
         blank = max(0, breaks - 1)
         lines += (not breaks) - blank
         return Layout(frozenset(ends), quoted_breaks, first, bool(has_bom), lines, blank, inside)
@@ -235,9 +245,9 @@ class CsvFile:
             rows = _parse(text.removeprefix("\ufeff"), dialect, count, at_end=chunk is None)
             if chunk is None or len(rows) == count:
                 return rows
-            if len(text) > LONGEST_RECORD:
+            if len(text) > LONGEST_ROW:
                 raise MappingFailed(
-                    f"The first row of {self.label} has more than {LONGEST_RECORD} bytes."
+                    f"The first row of {self.label} has more than {LONGEST_ROW} bytes."
                 )
 
     def rewritten(self, dialect: Dialect, scratch: Path, check: Callable[[], None]) -> CsvFile:
@@ -325,7 +335,7 @@ def _unescaped(chunks: Iterator[bytes], dialect: Dialect) -> Iterator[bytes]:
     """A file whose escape character makes the next character an ordinary one, in RFC 4180."""
     escape, delimiter = map(re.escape, (dialect.escaped_by.encode(), dialect.delimiter.encode()))
     token = re.compile(
-        rb"(?P<escaped>%s(?:\r\n|.))|(?P<next>%s)|(?P<end>\r\n|\r|\n)|[^%s%s\r\n]+"
+        rb"(?P<escaped>%s.)|(?P<next>%s)|(?P<end>\r\n|\r|\n)|[^%s%s\r\n]+"
         % (escape, delimiter, escape, delimiter),
         re.DOTALL,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vaka.errors import MappingFailed
-from vaka_local.csvfiles import LONGEST_RECORD, CsvFile, Dialect
+from vaka_local.csvfiles import BUFFER, CsvFile, Dialect
 from vaka_local.disk import open_regular
 
 _FILES_AT_A_TIME: Final = 64
@@ -38,7 +38,7 @@ class Batch:
             blank_lines=self.blank_lines + other.blank_lines,
         )
 
-    def scan(self, columns: int, *, sequential: bool, buffer_bytes: int = LONGEST_RECORD) -> str:
+    def scan(self, columns: int, *, sequential: bool, buffer_bytes: int = BUFFER) -> str:
         """A table function of SQL that gives the rows, in columns `c0`, `c1`, ...
 
         With `sequential` rows come as they stand in the files, and no guess is made.
@@ -91,8 +91,6 @@ class Batch:
             reason = f"has a quoted field that does not end where it must{where}"
         elif "Invalid unicode" in message or "not utf-8" in message:
             reason = f"is not text in UTF-8: it has bytes that cannot be decoded{where}"
-        elif "Maximum line size" in message:
-            reason = f"has a row of more than {LONGEST_RECORD} bytes{where}"
         elif "GZIP" in message or "gzip" in message:
             reason = "is a damaged gzip file"
         else:
@@ -145,9 +143,9 @@ class Files:
         """A file that DuckDB's reader can take: itself, or a copy that `stack` closes."""
         dialect, header = self.dialect, self.has_header
         if dialect.escaped_by:
-            copy = file.rewritten(dialect, self.scratch, self.check)
-            stack.callback(copy.close)
-            return Batch((copy,), dialect.rewritten, b"\n", False, header, 0, 0)
+            file = file.rewritten(dialect, self.scratch, self.check)
+            stack.callback(file.close)
+            dialect = dialect.rewritten
         layout = file.layout(dialect, self.check)
         if layout.has_odd_quotes and file.ends_inside_quotes(dialect):
             raise MappingFailed(f"{file.label} has a quoted field that does not end.")

@@ -10,7 +10,7 @@ it sees what was committed when it began.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -36,9 +36,12 @@ from vaka_local.loading import DUPLICATES, Loader, ReadAgain, checked_key
 from vaka_local.locks import Locks
 
 T = TypeVar("T")
+D = TypeVar("D", BucketDetail, TableDetail)
 
 _PREVIEW: Final = 100
 _LONGEST_KEY: Final = 255
+_REMEMBERED: Final = 10_000
+"""Buckets and tables whose details are kept in memory."""
 
 
 class LocalTables(TableBackend):
@@ -49,6 +52,8 @@ class LocalTables(TableBackend):
         self._duck = duck
         self._clock = clock
         self._locks = Locks()
+        self._known: dict[tuple[str, str], BucketDetail | TableDetail] = {}
+        self._changes = 0
 
     # -- buckets ---------------------------------------------------------------------------------
 
@@ -56,7 +61,9 @@ class LocalTables(TableBackend):
         return await self._look_up(scope, records.buckets)
 
     async def bucket(self, scope: StorageScope, bucket_id: str) -> BucketDetail:
-        return await self._look_up(scope, lambda session: records.get_bucket(session, bucket_id))
+        return await self._recall(
+            scope, bucket_id, BucketDetail, lambda session: records.get_bucket(session, bucket_id)
+        )
 
     async def create_bucket(
         self, scope: StorageScope, stage: str, name: str, *, description: str = ""
@@ -70,7 +77,7 @@ class LocalTables(TableBackend):
             return records.get_bucket(session, bucket_id)
 
         async with self._alone_in_buckets(scope, bucket_id):
-            return await self._change(scope, create)
+            return await self._change(scope, create, [bucket_id])
 
     async def drop_bucket(
         self, scope: StorageScope, bucket_id: str, *, force: bool = False
@@ -88,7 +95,7 @@ class LocalTables(TableBackend):
             records.drop_bucket(session, bucket_id)
 
         async with self._alone_in_buckets(scope, bucket_id):
-            await self._change(scope, drop)
+            await self._change(scope, drop, None)
 
     # -- tables ----------------------------------------------------------------------------------
 
@@ -103,7 +110,9 @@ class LocalTables(TableBackend):
         return await self._look_up(scope, find)
 
     async def table(self, scope: StorageScope, table_id: str) -> TableDetail:
-        return await self._look_up(scope, lambda session: _detail(session, scope, table_id))
+        return await self._recall(
+            scope, table_id, TableDetail, lambda session: _detail(session, scope, table_id)
+        )
 
     async def create_table(
         self,
@@ -130,14 +139,14 @@ class LocalTables(TableBackend):
             return _detail(session, scope, table_id)
 
         async with self._alone_in_tables(scope, [table_id]):
-            return await self._change(scope, create)
+            return await self._change(scope, create, [table_id])
 
     async def drop_table(self, scope: StorageScope, table_id: str) -> None:
         def drop(session: Session) -> None:
             records.drop_table(session, records.get_table(session, scope.project, table_id))
 
         async with self._alone_in_tables(scope, [table_id]):
-            await self._change(scope, drop)
+            await self._change(scope, drop, [table_id])
 
     async def add_columns(
         self, scope: StorageScope, table_id: str, columns: Sequence[str]
@@ -156,7 +165,7 @@ class LocalTables(TableBackend):
             return _detail(session, scope, table_id)
 
         async with self._alone_in_tables(scope, [table_id]):
-            return await self._change(scope, add)
+            return await self._change(scope, add, [table_id])
 
     async def drop_column(self, scope: StorageScope, table_id: str, column: str) -> TableDetail:
         def drop(session: Session) -> TableDetail:
@@ -184,7 +193,7 @@ class LocalTables(TableBackend):
             return _detail(session, scope, table_id)
 
         async with self._alone_in_tables(scope, [table_id]):
-            return await self._change(scope, drop)
+            return await self._change(scope, drop, [table_id])
 
     async def set_primary_key(
         self, scope: StorageScope, table_id: str, columns: Sequence[str]
@@ -199,7 +208,7 @@ class LocalTables(TableBackend):
             return _detail(session, scope, table_id)
 
         async with self._alone_in_tables(scope, [table_id]):
-            return await self._change(scope, change)
+            return await self._change(scope, change, [table_id])
 
     async def write_metadata(
         self,
@@ -243,7 +252,7 @@ class LocalTables(TableBackend):
         else:
             lock = self._alone_in_tables(scope, [object_id])
         async with lock:
-            await self._change(scope, write)
+            await self._change(scope, write, [object_id])
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -283,11 +292,12 @@ class LocalTables(TableBackend):
         def all_of_them(session: Session, *, sequential: bool) -> list[LoadResult]:
             return [self._load(session, scope, each, loads, sequential) for each in loads]
 
-        async with self._alone_in_tables(scope, [each.table_id for each in loads]):
+        loaded = [each.table_id for each in loads]
+        async with self._alone_in_tables(scope, loaded):
             try:
-                return await self._change(scope, lambda s: all_of_them(s, sequential=False))
+                return await self._change(scope, lambda s: all_of_them(s, sequential=False), loaded)
             except ReadAgain:
-                return await self._change(scope, lambda s: all_of_them(s, sequential=True))
+                return await self._change(scope, lambda s: all_of_them(s, sequential=True), loaded)
 
     def _load(
         self,
@@ -319,20 +329,63 @@ class LocalTables(TableBackend):
             return count
 
         async with self._alone_in_tables(scope, [table_id]):
-            return await self._change(scope, delete)
+            return await self._change(scope, delete, [table_id])
 
     # -- transactions and locks ------------------------------------------------------------------
 
     async def _look_up(self, scope: StorageScope, work: Callable[[Session], T]) -> T:
         return await self._duck.run(scope.project, work, "lookup")
 
-    async def _change(self, scope: StorageScope, work: Callable[[Session], T]) -> T:
+    async def _recall(
+        self,
+        scope: StorageScope,
+        object_id: str,
+        kind: type[D],
+        work: Callable[[Session], D],
+    ) -> D:
+        """What is known of a bucket or table, or what `work` finds out.
+
+        Only this process writes to the file, and every change forgets what it may have changed.
+        """
+        key = (scope.project, object_id)
+        known = self._known.get(key)
+        if isinstance(known, kind):
+            return known
+        changes = self._changes
+        found = await self._look_up(scope, work)
+        if changes == self._changes:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+    async def _change(
+        self,
+        scope: StorageScope,
+        work: Callable[[Session], T],
+        changed: Collection[str] | None,
+    ) -> T:
+        """Call `work` and commit. `changed` are tables and buckets; None is all of the project."""
+
         def and_commit(session: Session) -> T:
             result = work(session)
             session.commit()
             return result
 
-        return await self._duck.run(scope.project, and_commit, "load")
+        try:
+            return await self._duck.run(scope.project, and_commit, "load")
+        finally:
+            self._forget(scope.project, changed)
+
+    def _forget(self, project: str, changed: Collection[str] | None) -> None:
+        self._changes += 1
+        if changed is None:
+            gone = [key for key in self._known if key[0] == project]
+        else:
+            buckets = {each.rpartition(".")[0] for each in changed}
+            gone = [(project, each) for each in {*changed, *buckets}]
+        for key in gone:
+            self._known.pop(key, None)
 
     def _alone_in_tables(
         self, scope: StorageScope, table_ids: Sequence[str]
