@@ -6,6 +6,8 @@ PostgreSQL URL later. The schema has a version; a change of it is a new migratio
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -247,8 +249,14 @@ class Database:
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
         self._engine = engine
-        self._in_transaction(self._migrate, True)
-        self.path.chmod(0o600)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # one at a time: SQLite does not wait for a lock when it changes the journal's mode
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self._in_transaction(self._migrate, True)
+            self.path.chmod(0o600)
+        finally:
+            os.close(folder)
 
     def _migrate(self, connection: Connection) -> None:
         _versions.create(connection, checkfirst=True)

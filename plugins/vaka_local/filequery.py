@@ -33,6 +33,7 @@ _FIELD: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):\s*")
 _AND: Final = re.compile(r'AND(?![^\s()"])|&&')
 _OR: Final = re.compile(r'OR(?![^\s()"])|\|\|')
 _NOT: Final = re.compile(r'NOT(?![^\s()"])|!(?=\S)|-(?=[^\s)])')
+_KEYWORD: Final = re.compile(r'(?:AND|OR|NOT)(?![^\s()"])|&&|\|\|')
 _PLUS: Final = re.compile(r"\+(?=[^\s)])")
 _COMPARE: Final = re.compile(rf"([<>]=?)\s*(?:{_QUOTED}|({_WORD}))", re.DOTALL)
 _VALUE: Final = re.compile(rf"{_QUOTED}|({_WORD})", re.DOTALL)
@@ -162,7 +163,7 @@ class _Parser:
             return sa.and_(sa.true(), *parts)
         if found := self._take(_COMPARE):
             return compare(_Value.read(found[2], found[3]), _operator(found[1]))
-        if any(each.match(self._query, self._position) for each in (_AND, _OR, _NOT)):
+        if _KEYWORD.match(self._query, self._position):
             raise _Wrong("a term is missing")
         if found := self._take(_VALUE):
             value = _Value.read(found[1], found[2])

@@ -1,0 +1,262 @@
+"""What the embedded files do beyond the contract: expiry, crashes, names."""
+
+# ruff: noqa: ASYNC240 - small files
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import trio
+import trio.from_thread
+from tests.plugins.vaka_local.conftest import SCOPE, Clock
+
+from vaka.errors import ApplicationError, InvalidInput, NotFound
+from vaka.models.storage import FileDetail, FileQuery, FileUpload
+from vaka_local import disk, files
+from vaka_local.database import Database
+from vaka_local.names import file_name, words
+from vaka_local.storage import LocalStorage
+
+
+async def upload(
+    storage: LocalStorage,
+    path: Path,
+    content: str = "x",
+    name: str = "a",
+    *,
+    is_permanent: bool = False,
+) -> FileDetail:
+    path.write_text(content)
+    wanted = FileUpload(name, is_permanent=is_permanent)
+    return await storage.files.upload(SCOPE, wanted, path)
+
+
+def contents(home: Path) -> list[Path]:
+    """Everything in the folder of files."""
+    return sorted(path for path in (home / "files").rglob("*") if path.is_file())
+
+
+@pytest.mark.scenario("storage-api", 39)
+async def test_a_file_expires_unless_it_is_permanent(
+    storage: LocalStorage, clock: Clock, home: Path, tmp_path: Path
+) -> None:
+    passing = await upload(storage, tmp_path / "src", "passing")
+    lasting = await upload(storage, tmp_path / "src", "lasting", is_permanent=True)
+    clock.advance(days=14, hours=23)
+    assert await storage.files.file(SCOPE, passing.id) == passing
+
+    clock.advance(hours=1)
+
+    found = await storage.files.list_files(SCOPE, FileQuery())
+    assert [file.id for file in found] == [lasting.id]
+    everything = await storage.files.list_files(SCOPE, FileQuery(show_expired=True))
+    assert [file.id for file in everything] == [lasting.id, passing.id]
+    with pytest.raises(NotFound) as caught:
+        await storage.files.file(SCOPE, passing.id)
+    assert caught.value.message == f"File id: {passing.id} not found"
+    with pytest.raises(NotFound):
+        await storage.files.download(SCOPE, passing.id, tmp_path / "out")
+
+
+async def test_the_content_of_expired_files_is_removed_by_a_later_upload(
+    storage: LocalStorage, clock: Clock, home: Path, tmp_path: Path
+) -> None:
+    await upload(storage, tmp_path / "src", "plain")
+    (tmp_path / "slice").write_text("sliced")
+    sliced = FileUpload("b", is_sliced=True)
+    await storage.files.upload(SCOPE, sliced, [tmp_path / "slice", tmp_path / "slice"])
+    assert len(contents(home)) == 3
+    clock.advance(days=15)
+
+    await upload(storage, tmp_path / "src", "new")
+
+    assert [path.read_text() for path in contents(home)] == ["new"]
+    assert len(await storage.files.list_files(SCOPE, FileQuery(show_expired=True))) == 3
+
+
+async def test_what_a_crash_leaves_behind_is_swept_up(
+    home: Path, clock: Clock, tmp_path: Path
+) -> None:
+    storage = LocalStorage(home, clock=clock)
+    await storage.open()
+    await upload(storage, tmp_path / "src", "known")
+    await storage.aclose()
+    for name in ("unknown", "half.part"):
+        (home / "files/1" / name).write_text("left behind")
+    (home / "files/1/young").write_text("an upload of another process")
+    clock.advance(days=2)
+    old = clock.now.timestamp() - 2 * 86_400
+    for path in contents(home):
+        os.utime(path, (old, old))
+    os.utime(home / "files/1/young", (old + 2 * 86_400, old + 2 * 86_400))
+
+    later = LocalStorage(home, clock=clock)
+    await later.open()
+    await upload(later, tmp_path / "src", "new")
+    await later.aclose()
+
+    found = sorted(path.read_text() for path in contents(home))
+    assert found == ["an upload of another process", "known", "new"]
+
+
+async def test_a_deleted_file_frees_its_space(
+    storage: LocalStorage, home: Path, tmp_path: Path
+) -> None:
+    file = await upload(storage, tmp_path / "src")
+
+    await storage.files.delete(SCOPE, file.id)
+
+    assert contents(home) == []
+
+
+async def test_a_source_that_fails_leaves_nothing(
+    storage: LocalStorage, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "sendfile", full)
+
+    with pytest.raises(ApplicationError, match="No space left on device"):
+        await upload(storage, tmp_path / "src")
+
+    assert contents(home) == []
+    assert await storage.files.list_files(SCOPE, FileQuery()) == []
+
+
+async def test_a_database_that_fails_leaves_no_content(
+    storage: LocalStorage, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ApplicationError("no")
+
+    monkeypatch.setattr(files, "_add_tags", fail)
+
+    with pytest.raises(ApplicationError, match="no"):
+        await upload(storage, tmp_path / "src")
+
+    assert contents(home) == []
+
+
+async def test_a_cancelled_transfer_leaves_nothing(
+    storage: LocalStorage, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await upload(storage, tmp_path / "src", "x" * 100)
+    sendfile = os.sendfile
+    scope = trio.CancelScope()
+
+    def cancelled(*arguments: int) -> int:
+        trio.from_thread.run_sync(scope.cancel)
+        return sendfile(*arguments)
+
+    monkeypatch.setattr(os, "sendfile", cancelled)
+    with scope:
+        await storage.files.upload(SCOPE, FileUpload("b"), tmp_path / "src")
+    assert scope.cancelled_caught
+    scope = trio.CancelScope()
+    with scope:
+        await storage.files.download(SCOPE, file.id, tmp_path / "out")
+    assert scope.cancelled_caught
+
+    assert not (tmp_path / "out").exists()
+    assert len(contents(home)) == 1
+    assert len(await storage.files.list_files(SCOPE, FileQuery())) == 1
+
+
+async def test_of_two_uploads_with_one_key_at_once_one_is_stored(
+    storage: LocalStorage, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "src").write_text("x")
+    found: list[FileDetail] = []
+    both = [trio.Event(), trio.Event()]
+    arrivals = iter(both)
+    store = files._store
+
+    async def everybody() -> None:
+        next(arrivals).set()
+        for event in both:
+            await event.wait()
+
+    def slowly(folder: Path, content: str, sources: list[Path], *, is_sliced: bool) -> object:
+        trio.from_thread.run(everybody)
+        return store(folder, content, sources, is_sliced=is_sliced)
+
+    monkeypatch.setattr(files, "_store", slowly)
+
+    async def one() -> None:
+        found.append(
+            await storage.files.upload(SCOPE, FileUpload("a"), tmp_path / "src", import_key="k")
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one)
+        nursery.start_soon(one)
+
+    assert found[0] == found[1]
+    assert len(contents(home)) == 1
+
+
+async def test_the_catalog_can_be_read_by_its_owner_only(storage: LocalStorage, home: Path) -> None:
+    assert (home / "catalog.db").stat().st_mode & 0o777 == 0o600
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_catalog_of_a_newer_version_is_left_alone(home: Path) -> None:
+    database = Database(home)
+    await database.open()
+    statement = sa.text("INSERT INTO vaka_local_schema VALUES (1000)")
+    await database.write(lambda connection: connection.execute(statement))
+    await database.aclose()
+
+    with pytest.raises(ApplicationError, match="newer version"):
+        await database.open()
+
+    await database.aclose()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    storage = LocalStorage(tmp_path / "file" / "home")
+
+    with pytest.raises(ApplicationError, match="cannot be made"):
+        await storage.open()
+
+    await storage.aclose()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("my-file.dat", "my_file.dat"),
+        ("my-table.csv", "my_table.csv"),
+        ("žluťoučký kůň.csv", "zlutoucky_kun.csv"),
+        ("a/../b", "a_.._b"),
+        (".hidden", ".hidden"),
+        ("two  words", "two_words"),
+    ],
+)
+def test_names_of_files_are_tidied(given: str, kept: str) -> None:
+    assert file_name(given) == kept
+
+
+@pytest.mark.parametrize("name", ["", "---", "..", "/", "😀"])
+def test_names_without_letters_are_refused(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        file_name(name)
+
+
+def test_words_of_a_name_are_compared_without_case_and_marks() -> None:
+    assert words("My-Žluť_2.CSV") == ["my", "zlut", "2", "csv"]
+
+
+def test_a_folder_is_removed_with_all_in_it(tmp_path: Path) -> None:
+    (tmp_path / "folder/inner").mkdir(parents=True)
+    (tmp_path / "folder/inner/file").write_text("x")
+
+    disk.remove(tmp_path / "folder")
+    disk.remove(tmp_path / "folder")
+
+    assert list(tmp_path.iterdir()) == []
