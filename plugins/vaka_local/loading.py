@@ -18,7 +18,7 @@ from vaka_local.conditions import naive
 from vaka_local.csvfiles import Dialect
 from vaka_local.duck import ReadFailed, Session, quote
 from vaka_local.reading import Batch, Files
-from vaka_local.records import Table
+from vaka_local.records import Known, Table
 
 _KEYS_KEPT: Final = timedelta(days=30)
 """Age at which import keys are forgotten. A job that was interrupted is resumed much sooner."""
@@ -71,6 +71,8 @@ class Loader:
     session: Session
     project: str
     load: TableLoad
+    known: Known | None
+    """The table, if its caller knows it; else it is looked up."""
     clock: Callable[[], datetime]
     scratch: Path
     sequential: bool
@@ -81,8 +83,16 @@ class Loader:
         """When the load began."""
         return self.clock()
 
-    def run(self) -> LoadResult:
-        """Do all that the load asks for.
+    @cached_property
+    def before(self) -> Known | None:
+        """The table as it is before the load, or None when there is none."""
+        if self.known is not None:
+            return self.known
+        found = records.find_table(self.session, self.load.table_id)
+        return records.describe(self.session, [found])[0] if found else None
+
+    def run(self) -> tuple[LoadResult, Known | None]:
+        """Do all that the load asks for; also give what the table is then, None if as before.
 
         Raises:
             ReadAgain: the transaction must be undone and repeated with `sequential`.
@@ -90,10 +100,9 @@ class Loader:
         """
         load = self.load
         if load.import_key is not None and (done := self._remembered()) is not None:
-            return done
+            return done, None
         dialect = Dialect.of(load)
-        before = records.find_table(self.session, load.table_id)
-        if before is None and not load.create:
+        if self.before is None and not load.create:
             raise names.no_table(load.table_id, self.project)
         if not load.columns and len(load.paths) != 1:
             raise InvalidInput(
@@ -103,13 +112,13 @@ class Loader:
             )
         files = Files(load.paths, dialect, not load.columns, self.scratch, self.session.check)
         columns = self._file_columns(files)
-        if before is None:
-            result = self._into_new(files, columns)
+        if self.before is None:
+            result, after = self._into_new(files, columns)
         else:
-            result = self._into_existing(before, files, columns)
+            result, after = self._into_existing(self.before.table, files, columns)
         if load.import_key is not None:
             self._remember(result)
-        return result
+        return result, after
 
     def _file_columns(self, files: Files) -> tuple[str, ...]:
         """Names of the fields, in the order of the files."""
@@ -123,14 +132,16 @@ class Loader:
         except InvalidInput as error:
             raise MappingFailed(error.message) from error
 
-    def _into_new(self, files: Files, columns: tuple[str, ...]) -> LoadResult:
+    def _into_new(self, files: Files, columns: tuple[str, ...]) -> tuple[LoadResult, Known]:
         key = checked_key(self.load.primary_key or (), columns)
         table_id = names.table_id(self.load.table_id)
         table = records.new_table(self.session, table_id, columns, key, self.now)
         count = self._replace(table, files, columns)
-        return self._finished(table, count, created=True)
+        return self._finished(table, count, total=count, created=True)
 
-    def _into_existing(self, before: Table, files: Files, columns: tuple[str, ...]) -> LoadResult:
+    def _into_existing(
+        self, before: Table, files: Files, columns: tuple[str, ...]
+    ) -> tuple[LoadResult, Known]:
         load, session = self.load, self.session
         new = tuple(name for name in columns if name not in before.columns)
         expected = before.columns + new
@@ -150,6 +161,7 @@ class Loader:
         key, warnings = self._key(before, expected)
         table = replace(before, columns=expected, primary_key=key)
         target = session.table(table.stored_as)
+        total = None
         if load.incremental:
             for name in new:
                 session.rows(f"ALTER TABLE {target} ADD COLUMN {quote(name)} VARCHAR DEFAULT ''")
@@ -160,8 +172,8 @@ class Loader:
             else:
                 count = self._fill(target, table, files, columns)
         else:
-            count = self._replace(table, files, columns)
-        return self._finished(table, count, new_columns=new, warnings=warnings)
+            total = count = self._replace(table, files, columns)
+        return self._finished(table, count, total=total, new_columns=new, warnings=warnings)
 
     def _key(
         self, before: Table, columns: tuple[str, ...]
@@ -313,22 +325,26 @@ class Loader:
     @cached_property
     def _stamp(self) -> datetime:
         """The time of the load's rows."""
-        table = records.find_table(self.session, self.load.table_id)
-        return naive(next_import(self.now, table.last_import if table else None))
+        last = self.before.table.last_import if self.before else None
+        return naive(next_import(self.now, last))
 
     def _finished(
         self,
         table: Table,
         count: int,
         *,
+        total: int | None,
         created: bool = False,
         new_columns: tuple[str, ...] = (),
         warnings: tuple[str, ...] = (),
-    ) -> LoadResult:
+    ) -> tuple[LoadResult, Known]:
+        """Write down what the table is now; `total` is its number of rows when that is known."""
         date = import_date(self._stamp.replace(tzinfo=UTC), self.clock())
-        after = records.measured(self.session, table)
-        records.save(self.session, replace(after, last_import=date, last_change=date))
-        return LoadResult(
+        measured = records.measured(self.session, table, total)
+        after = replace(measured, last_import=date, last_change=date)
+        records.save(self.session, after)
+        known = self.before.changed(after) if self.before else Known(after, after.detail((), {}))
+        result = LoadResult(
             table_id=table.id,
             imported_rows=count,
             total_rows=after.row_count,
@@ -336,6 +352,7 @@ class Loader:
             new_columns=new_columns,
             warnings=warnings,
         )
+        return result, known
 
     def _remembered(self) -> LoadResult | None:
         found = self.session.rows(
@@ -349,10 +366,12 @@ class Loader:
 
     def _remember(self, result: LoadResult) -> None:
         target = self.session.meta("import_keys")
-        self.session.rows(
-            f"DELETE FROM {target} WHERE table_id = ? AND written < ?",
-            [result.table_id, naive(self.now - _KEYS_KEPT)],
-        )
+        last = self.before.table.last_import if self.before else None
+        if last is None or last.date() != self.now.date():  # once a day is enough
+            self.session.rows(
+                f"DELETE FROM {target} WHERE table_id = ? AND written < ?",
+                [result.table_id, naive(self.now - _KEYS_KEPT)],
+            )
         self.session.rows(
             f"INSERT INTO {target} VALUES (?, ?, ?, ?, ?)",
             [

@@ -64,6 +64,35 @@ class Table:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A table with all that is said of it."""
+
+    table: Table
+    detail: TableDetail
+
+    @property
+    def id(self) -> str:
+        return self.table.id
+
+    def changed(self, table: Table) -> Known:
+        """The same with what has changed of the table; what is said of columns that are gone goes."""
+        columns = {
+            name: entries
+            for name, entries in self.detail.column_metadata.items()
+            if name in table.columns
+        }
+        return Known(table, table.detail(self.detail.metadata, columns))
+
+    def said(
+        self,
+        metadata: tuple[MetadataEntry, ...],
+        columns: Mapping[str, tuple[MetadataEntry, ...]],
+    ) -> Known:
+        """The same with other metadata."""
+        return Known(self.table, self.table.detail(metadata, columns))
+
+
 def find_table(session: Session, table_id: str) -> Table | None:
     """The table of this id, or None."""
     found = _tables(session, "WHERE id = ?", [table_id])
@@ -110,14 +139,19 @@ def _tables(session: Session, clause: str, parameters: Sequence[object]) -> list
     ]
 
 
-def details(session: Session, found: Sequence[Table]) -> list[TableDetail]:
-    """What callers get to know of tables, metadata included."""
+def get_known(session: Session, project: str, table_id: str) -> Known:
+    """The table of this id with all that is said of it, or `NotFound`."""
+    return describe(session, [get_table(session, project, table_id)])[0]
+
+
+def describe(session: Session, found: Sequence[Table]) -> list[Known]:
+    """Tables with their metadata."""
     entries = _metadata(session, [table.id for table in found])
     result = []
     for table in found:
         own = entries.get(table.id, {})
         columns = {name: own[name] for name in table.columns if name in own}
-        result.append(table.detail(own.get("", ()), columns))
+        result.append(Known(table, table.detail(own.get("", ()), columns)))
     return result
 
 
@@ -181,10 +215,14 @@ def save(session: Session, table: Table) -> None:
     )
 
 
-def measured(session: Session, table: Table) -> Table:
-    """The table with its number of rows, and its size as estimated from the first of them."""
+def measured(session: Session, table: Table, count: int | None = None) -> Table:
+    """The table with its number of rows, and its size as estimated from the first of them.
+
+    `count` is the number when it is known.
+    """
     source = session.table(table.stored_as)
-    count = session.value(f"SELECT count(*) FROM {source}")
+    if count is None:
+        count = session.value(f"SELECT count(*) FROM {source}")
     widths = " + ".join(f"strlen({quote(name)})" for name in table.columns)
     mean = session.value(
         f"SELECT coalesce(avg(8 + {widths}), 0) FROM (FROM {source} LIMIT {_SAMPLE})"
@@ -312,22 +350,35 @@ def write_metadata(
     provider: str,
     metadata: Mapping[str, str],
     now: datetime,
-) -> None:
-    """Set keys of an object's or a column's metadata."""
-    target = session.meta("metadata")
+    before: Sequence[MetadataEntry],
+) -> tuple[MetadataEntry, ...]:
+    """Set keys of an object's or a column's metadata that were `before`; return how they are then."""
+    target, written = session.meta("metadata"), naive(now)
+    entries = {entry.id: entry for entry in before}
+    ids = {entry.key: entry.id for entry in before if entry.provider == provider}
+    touched: list[str] = []
     for key, value in metadata.items():
-        written = session.value(
-            f"UPDATE {target} SET value = ?, written = ? WHERE object_id = ? "
-            "AND column_name = ? AND provider = ? AND key = ?",
-            [value, naive(now), object_id, column, provider, key],
-        )
-        if not written:
-            session.rows(
+        if key not in ids:
+            number = session.value(
                 f"INSERT INTO {target} "
                 "(id, object_id, column_name, provider, key, value, written) "
-                f"VALUES (nextval({sequence(session)}), ?, ?, ?, ?, ?, ?)",
-                [object_id, column, provider, key, value, naive(now)],
+                f"VALUES (nextval({sequence(session)}), ?, ?, ?, ?, ?, ?) RETURNING id",
+                [object_id, column, provider, key, value, written],
             )
+            ids[key] = str(number)
+        elif entries[ids[key]].value == value:
+            touched.append(ids[key])
+        else:
+            session.rows(
+                f"UPDATE {target} SET value = ?, written = ? WHERE id = ?",
+                [value, written, int(ids[key])],
+            )
+        entries[ids[key]] = MetadataEntry(ids[key], key, value, provider, now)
+    if touched:
+        session.rows(
+            f"UPDATE {target} SET written = ? WHERE id IN ({', '.join(touched)})", [written]
+        )
+    return tuple(entries.values())
 
 
 def sequence(session: Session) -> str:

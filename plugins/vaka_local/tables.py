@@ -10,14 +10,17 @@ it sees what was committed when it began.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
-from vaka.errors import Conflict, InvalidInput, MappingFailed, NotFound, UserError
+import trio
+
+from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import TableBackend
 from vaka.models.storage import (
     BucketDetail,
@@ -30,18 +33,21 @@ from vaka.models.storage import (
     TableLoad,
 )
 from vaka_local import conditions, names, records
+from vaka_local.details import Details
 from vaka_local.disk import new_file
 from vaka_local.duck import Duck, Session, quote
 from vaka_local.loading import DUPLICATES, Loader, ReadAgain, checked_key
 from vaka_local.locks import Locks
+from vaka_local.records import Known, Table
 
 T = TypeVar("T")
-D = TypeVar("D", BucketDetail, TableDetail)
+D = TypeVar("D", BucketDetail, Known)
+
+_Changed: TypeAlias = dict[str, Known]
+"""Tables that a load works on, by id."""
 
 _PREVIEW: Final = 100
 _LONGEST_KEY: Final = 255
-_REMEMBERED: Final = 10_000
-"""Buckets and tables whose details are kept in memory."""
 
 
 class LocalTables(TableBackend):
@@ -52,8 +58,7 @@ class LocalTables(TableBackend):
         self._duck = duck
         self._clock = clock
         self._locks = Locks()
-        self._known: dict[tuple[str, str], BucketDetail | TableDetail] = {}
-        self._changes = 0
+        self._details = Details()
 
     # -- buckets ---------------------------------------------------------------------------------
 
@@ -61,8 +66,9 @@ class LocalTables(TableBackend):
         return await self._look_up(scope, records.buckets)
 
     async def bucket(self, scope: StorageScope, bucket_id: str) -> BucketDetail:
-        return await self._recall(
-            scope, bucket_id, BucketDetail, lambda session: records.get_bucket(session, bucket_id)
+        known = self._details.bucket(scope.project, bucket_id)
+        return known or await self._recall(
+            scope, bucket_id, lambda session: records.get_bucket(session, bucket_id)
         )
 
     async def create_bucket(
@@ -105,13 +111,18 @@ class LocalTables(TableBackend):
         def find(session: Session) -> list[TableDetail]:
             if bucket_id is not None:
                 records.get_bucket(session, bucket_id)
-            return records.details(session, records.tables(session, bucket_id))
+            found = records.describe(session, records.tables(session, bucket_id))
+            return [each.detail for each in found]
 
         return await self._look_up(scope, find)
 
     async def table(self, scope: StorageScope, table_id: str) -> TableDetail:
-        return await self._recall(
-            scope, table_id, TableDetail, lambda session: _detail(session, scope, table_id)
+        return (await self._table(scope, table_id)).detail
+
+    async def _table(self, scope: StorageScope, table_id: str) -> Known:
+        known = self._details.table(scope.project, table_id)
+        return known or await self._recall(
+            scope, table_id, lambda session: records.get_known(session, scope.project, table_id)
         )
 
     async def create_table(
@@ -227,24 +238,8 @@ class LocalTables(TableBackend):
                     path="key",
                 )
 
-        def write(session: Session) -> None:
-            now = self._clock()
-            existing: Sequence[str] = ()
-            if object_id.count(".") == 1:
-                records.get_bucket(session, object_id)
-            else:
-                existing = records.get_table(session, scope.project, object_id).columns
-            for column, entries in (columns or {}).items():
-                if column not in existing:
-                    raise NotFound(
-                        f'The column "{column}" was not found in "{object_id}"',
-                        kind="column",
-                        id=column,
-                    )
-                records.write_metadata(session, object_id, column, provider, entries, now)
-            records.write_metadata(session, object_id, "", provider, metadata, now)
-
-        if object_id.count(".") == 1:
+        is_bucket = object_id.count(".") == 1
+        if is_bucket:
             lock: AbstractAsyncContextManager[None] = self._locks.hold(
                 shared=[_bucket_lock(scope, object_id)],
                 exclusive=[f"{_bucket_lock(scope, object_id)} metadata"],
@@ -252,15 +247,27 @@ class LocalTables(TableBackend):
         else:
             lock = self._alone_in_tables(scope, [object_id])
         async with lock:
-            await self._change(scope, write, [object_id])
+            before: BucketDetail | Known = (
+                await self.bucket(scope, object_id)
+                if is_bucket
+                else await self._table(scope, object_id)
+            )
+            await self._change(
+                scope,
+                lambda s: _with_metadata(
+                    s, before, provider, metadata, columns or {}, self._clock()
+                ),
+                [object_id],
+                lambda after: [after],
+            )
 
     # -- rows ------------------------------------------------------------------------------------
 
     async def export(
         self, scope: StorageScope, table_id: str, options: ExportOptions, target: Path
     ) -> ExportResult:
-        def copy(session: Session) -> ExportResult:
-            table = records.get_table(session, scope.project, table_id)
+        def copy(session: Session, known: Table | None) -> ExportResult:
+            table = known or records.get_table(session, scope.project, table_id)
             source = session.table(table.stored_as)
             select, parameters = conditions.selection(options, table.columns, source)
             with new_file(target) as fd:
@@ -268,7 +275,18 @@ class LocalTables(TableBackend):
                 count = session.value(statement, parameters)
                 return ExportResult(rows=count, bytes=os.fstat(fd).st_size)
 
-        return await self._duck.run(scope.project, copy, "export")
+        known = self._details.table(scope.project, table_id)
+        if known is not None:
+            try:
+                return await self._duck.run(
+                    scope.project, partial(copy, known=known.table), "export"
+                )
+            except ApplicationError:
+                # a change that came first may have left less than is known here
+                if self._details.table(scope.project, table_id) is known:
+                    raise
+                await trio.to_thread.run_sync(partial(target.unlink, missing_ok=True))
+        return await self._duck.run(scope.project, partial(copy, known=None), "export")
 
     async def preview(
         self, scope: StorageScope, table_id: str, options: ExportOptions
@@ -289,15 +307,29 @@ class LocalTables(TableBackend):
         for each in loads:
             names.table_id(each.table_id)
 
-        def all_of_them(session: Session, *, sequential: bool) -> list[LoadResult]:
-            return [self._load(session, scope, each, loads, sequential) for each in loads]
+        known: dict[str, Known] = {}
+
+        def all_of_them(session: Session, *, sequential: bool) -> tuple[list[LoadResult], _Changed]:
+            changed = dict(known)
+            results = [
+                self._load(session, scope, each, loads, changed, sequential) for each in loads
+            ]
+            return results, changed
 
         loaded = [each.table_id for each in loads]
         async with self._alone_in_tables(scope, loaded):
-            try:
-                return await self._change(scope, lambda s: all_of_them(s, sequential=False), loaded)
-            except ReadAgain:
-                return await self._change(scope, lambda s: all_of_them(s, sequential=True), loaded)
+            for table_id in loaded:
+                found = self._details.table(scope.project, table_id)
+                if found is not None:
+                    known[table_id] = found
+            for sequential in (False, True):
+                work = partial(all_of_them, sequential=sequential)
+                try:
+                    results, _ = await self._change(scope, work, loaded, _loaded_tables)
+                except ReadAgain:
+                    continue
+                return results
+        raise AssertionError("files are not read in parallel twice")
 
     def _load(
         self,
@@ -305,16 +337,28 @@ class LocalTables(TableBackend):
         scope: StorageScope,
         load: TableLoad,
         loads: Sequence[TableLoad],
+        changed: _Changed,
         sequential: bool,
     ) -> LoadResult:
-        loader = Loader(session, scope.project, load, self._clock, self._duck.scratch, sequential)
+        loader = Loader(
+            session,
+            scope.project,
+            load,
+            changed.get(load.table_id),
+            self._clock,
+            self._duck.scratch,
+            sequential,
+        )
         try:
-            return loader.run()
+            result, after = loader.run()
         except UserError as error:
             if len(loads) > 1:
                 error.message = f'Table "{load.table_id}": {error.message}'
                 error.args = (error.message,)
             raise
+        if after is not None:
+            changed[load.table_id] = after
+        return result
 
     async def delete_rows(
         self, scope: StorageScope, table_id: str, where: DeleteWhere | None
@@ -336,27 +380,11 @@ class LocalTables(TableBackend):
     async def _look_up(self, scope: StorageScope, work: Callable[[Session], T]) -> T:
         return await self._duck.run(scope.project, work, "lookup")
 
-    async def _recall(
-        self,
-        scope: StorageScope,
-        object_id: str,
-        kind: type[D],
-        work: Callable[[Session], D],
-    ) -> D:
-        """What is known of a bucket or table, or what `work` finds out.
-
-        Only this process writes to the file, and every change forgets what it may have changed.
-        """
-        key = (scope.project, object_id)
-        known = self._known.get(key)
-        if isinstance(known, kind):
-            return known
-        changes = self._changes
+    async def _recall(self, scope: StorageScope, object_id: str, work: Callable[[Session], D]) -> D:
+        """What `work` finds out of a bucket or table, to be kept."""
+        ticket = self._details.ask(scope.project, object_id)
         found = await self._look_up(scope, work)
-        if changes == self._changes:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = found
+        self._details.answer(scope.project, ticket, found)
         return found
 
     async def _change(
@@ -364,8 +392,12 @@ class LocalTables(TableBackend):
         scope: StorageScope,
         work: Callable[[Session], T],
         changed: Collection[str] | None,
+        news: Callable[[T], Iterable[BucketDetail | Known]] | None = None,
     ) -> T:
-        """Call `work` and commit. `changed` are tables and buckets; None is all of the project."""
+        """Call `work` and commit. `changed` are tables and buckets; None is all of the project.
+
+        `news` takes from what `work` returned what all that has changed is then.
+        """
 
         def and_commit(session: Session) -> T:
             result = work(session)
@@ -373,19 +405,15 @@ class LocalTables(TableBackend):
             return result
 
         try:
-            return await self._duck.run(scope.project, and_commit, "load")
-        finally:
-            self._forget(scope.project, changed)
-
-    def _forget(self, project: str, changed: Collection[str] | None) -> None:
-        self._changes += 1
-        if changed is None:
-            gone = [key for key in self._known if key[0] == project]
+            result = await self._duck.run(scope.project, and_commit, "load")
+        except BaseException:
+            self._details.forget(scope.project, changed)
+            raise
+        if news is None:
+            self._details.forget(scope.project, changed)
         else:
-            buckets = {each.rpartition(".")[0] for each in changed}
-            gone = [(project, each) for each in {*changed, *buckets}]
-        for key in gone:
-            self._known.pop(key, None)
+            self._details.learn(scope.project, news(result))
+        return result
 
     def _alone_in_tables(
         self, scope: StorageScope, table_ids: Sequence[str]
@@ -409,8 +437,35 @@ def _bucket_lock(scope: StorageScope, bucket_id: str) -> str:
 
 
 def _detail(session: Session, scope: StorageScope, table_id: str) -> TableDetail:
-    table = records.get_table(session, scope.project, table_id)
-    return records.details(session, [table])[0]
+    return records.get_known(session, scope.project, table_id).detail
+
+
+def _loaded_tables(result: tuple[list[LoadResult], _Changed]) -> Iterable[Known]:
+    return result[1].values()
+
+
+def _with_metadata(
+    session: Session,
+    before: BucketDetail | Known,
+    provider: str,
+    metadata: Mapping[str, str],
+    columns: Mapping[str, Mapping[str, str]],
+    now: datetime,
+) -> BucketDetail | Known:
+    """Write metadata of a bucket, or of a table and its columns, and return how it is then."""
+    existing = before.table.columns if isinstance(before, Known) else ()
+    for column in columns:
+        if column not in existing:
+            raise NotFound(
+                f'The column "{column}" was not found in "{before.id}"', kind="column", id=column
+            )
+    write = partial(records.write_metadata, session, before.id)
+    if isinstance(before, BucketDetail):
+        return replace(before, metadata=write("", provider, metadata, now, before.metadata))
+    said = dict(before.detail.column_metadata)
+    for column, entries in columns.items():
+        said[column] = write(column, provider, entries, now, said.get(column, ()))
+    return before.said(write("", provider, metadata, now, before.detail.metadata), said)
 
 
 def _copy_options(options: ExportOptions) -> str:

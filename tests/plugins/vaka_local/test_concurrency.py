@@ -28,6 +28,7 @@ from vaka.models.storage import ExportOptions, LoadResult, TableLoad
 from vaka_local.duck import Session
 from vaka_local.loading import Loader
 from vaka_local.locks import Locks
+from vaka_local.records import Known
 from vaka_local.storage import LocalStorage
 
 A, B = "in.c-main.a", "in.c-main.b"
@@ -155,7 +156,7 @@ async def test_cancelling_interrupts_a_statement_and_undoes_the_load(
     running = trio.Event()
     run = Loader.run
 
-    def run_for_ever(self: Loader) -> LoadResult:
+    def run_for_ever(self: Loader) -> tuple[LoadResult, Known | None]:
         result = run(self)
         trio.from_thread.run_sync(running.set)
         self.session.rows("SELECT sum(hash(i)) FROM range(1000000000000000) AS r(i)")

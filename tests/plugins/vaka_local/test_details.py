@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from vaka.errors import NotFound
-from vaka.models.storage import StorageScope, TableLoad
+from vaka.errors import MappingFailed, NotFound
+from vaka.models.storage import ExportOptions, StorageScope, TableLoad
+from vaka_local.duck import Session
 from vaka_local.storage import LocalStorage
+from vaka_local.tables import LocalTables
 
 SCOPE = StorageScope("1")
 OTHER = StorageScope("2")
@@ -67,3 +72,65 @@ async def test_a_look_during_a_load_leaves_nothing_stale_behind(
                 nursery.start_soon(storage.tables.table, SCOPE, TABLE)
             await load(storage, tmp_path, *(f"{number},x" for number in range(count)))
         assert (await storage.tables.table(SCOPE, TABLE)).rows_count == count
+
+
+async def test_what_is_kept_is_what_is_stored(storage: LocalStorage, tmp_path: Path) -> None:
+    """Lists are read from the file each time, single objects are kept."""
+    tables = storage.tables
+    file = tmp_path / "t.csv"
+    file.write_text("id,name\n1,a\n")
+    more = tmp_path / "more.csv"
+    more.write_text("id,name,more\n1,a,x\n2,b,y\n")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("other\n1\n")
+
+    async def refused() -> None:
+        with pytest.raises(MappingFailed):
+            await tables.load(SCOPE, [TableLoad(TABLE, (bad,))])
+
+    changes: list[Callable[[], Awaitable[object]]] = [
+        partial(tables.load, SCOPE, [TableLoad(TABLE, (file,))]),
+        partial(tables.load, SCOPE, [TableLoad("in.c-b.other", (file,), import_key="k")]),
+        partial(tables.load, SCOPE, [TableLoad("in.c-b.other", (file,), import_key="k")]),
+        partial(tables.write_metadata, SCOPE, "in.c-b", "p", {"a": "1", "b": "2"}),
+        partial(tables.write_metadata, SCOPE, TABLE, "p", {"a": "1"}, {"name": {"c": "3"}}),
+        partial(tables.write_metadata, SCOPE, TABLE, "q", {"a": "1"}),
+        partial(tables.write_metadata, SCOPE, TABLE, "p", {"a": "2", "b": ""}),
+        partial(tables.write_metadata, SCOPE, TABLE, "p", {"a": "2"}, {"name": {"c": "3"}}),
+        partial(tables.load, SCOPE, [TableLoad(TABLE, (more,), incremental=True)]),
+        partial(tables.load, SCOPE, [TableLoad(TABLE, (more,), primary_key=("id",))]),
+        refused,
+        partial(tables.drop_column, SCOPE, TABLE, "name"),
+    ]
+    for change in changes:
+        for table in await tables.list_tables(SCOPE):  # everything that is there is kept
+            assert await tables.table(SCOPE, table.id) == table
+        for bucket in await tables.list_buckets(SCOPE):
+            assert await tables.bucket(SCOPE, bucket.id) == bucket
+        await change()
+        for table in await tables.list_tables(SCOPE):
+            assert await tables.table(SCOPE, table.id) == table
+        for bucket in await tables.list_buckets(SCOPE):
+            assert await tables.bucket(SCOPE, bucket.id) == bucket
+
+
+async def test_an_export_begins_anew_when_columns_have_gone(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await load(storage, tmp_path, "1,a")
+    await storage.tables.table(SCOPE, TABLE)
+    tables = storage.tables
+    assert isinstance(tables, LocalTables)
+    run = tables._duck.run
+    dropped: list[None] = []
+
+    async def drop_first(project: str, work: Callable[[Session], Any], kind: str) -> Any:
+        if kind == "export" and not dropped:
+            dropped.append(None)
+            await storage.tables.drop_column(SCOPE, TABLE, "name")
+        return await run(project, work, kind)
+
+    monkeypatch.setattr(tables._duck, "run", drop_first)  # between looking and reading
+    target = tmp_path / "out.csv"
+    await storage.tables.export(SCOPE, TABLE, ExportOptions(), target)
+    assert target.read_text() == '"id"\n"1"\n'
