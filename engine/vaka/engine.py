@@ -372,7 +372,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         return Job(self, await self.services.store.job(job_id, project=project))
 
     async def jobs(self, query: JobQuery) -> list[JobRecord]:
-        """The jobs that match."""
+        """The jobs that match; `InvalidInput` when `query.search` cannot be understood."""
         return await self.services.store.jobs(query)
 
     async def set_error_note(

@@ -264,6 +264,8 @@ class JobQuery:
     descending: bool = True
     limit: int = 100
     offset: int = 0
+    search: str | None = None
+    """A condition in the query language of runner.md section 1.11.2."""
 
 
 @dataclass(frozen=True, slots=True)
