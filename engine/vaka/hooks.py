@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pluggy
 
+from vaka.errors import InvalidInput
 from vaka.models.catalog import (
     Component,
     Configuration,
@@ -42,6 +43,7 @@ from vaka.models.container import (
 from vaka.models.event import Event
 from vaka.models.storage import (
     BucketDetail,
+    ColumnDefinition,
     DeleteWhere,
     ExportOptions,
     ExportResult,
@@ -138,8 +140,13 @@ class TableBackend(ABC):
         columns: Sequence[str],
         *,
         primary_key: Sequence[str] = (),
+        definitions: Sequence[ColumnDefinition] = (),
+        distribution_key: Sequence[str] = (),
     ) -> TableDetail:
-        """A new empty table in an existing bucket; `Conflict` when it is there."""
+        """A new empty table in an existing bucket; `Conflict` when it is there.
+
+        With `definitions` it is a typed one, and its columns that they do not name take text.
+        """
 
     @abstractmethod
     async def drop_table(self, scope: StorageScope, table_id: str) -> None:
@@ -172,9 +179,14 @@ class TableBackend(ABC):
 
     @abstractmethod
     async def add_columns(
-        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+        self,
+        scope: StorageScope,
+        table_id: str,
+        columns: Sequence[str],
+        *,
+        definitions: Sequence[ColumnDefinition] = (),
     ) -> TableDetail:
-        """Add columns at the end; existing rows get empty values."""
+        """Add columns at the end; existing rows get empty values, in a typed table the default."""
 
     @abstractmethod
     async def drop_column(self, scope: StorageScope, table_id: str, column: str) -> TableDetail:
@@ -196,6 +208,20 @@ class TableBackend(ABC):
         columns: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Set metadata keys of a bucket or table, and of a table's columns."""
+
+    def typed(self, definition: ColumnDefinition) -> ColumnDefinition:
+        """The definition as this backend keeps it: its own word for the type, and the base type of it.
+
+        Two definitions of the same type have the same words; a length that was not given stays so.
+
+        Raises:
+            InvalidInput: there is no such type, or no types at all, which is what the default says.
+        """
+        raise InvalidInput(
+            f'The column "{definition.name}" cannot have a type: this Storage has tables without '
+            "types only.",
+            path="definitions",
+        )
 
 
 class FileBackend(ABC):
@@ -256,8 +282,18 @@ class MappingBackend(Resource):
 
     @property
     def backend_name(self) -> str:
-        """Word for the table backend in bucket and table documents."""
+        """Word for the table backend in bucket and table documents, and for its types in manifests."""
         return "snowflake"
+
+    @property
+    def has_types(self) -> bool:
+        """Whether tables can be typed; else `definitions` are refused."""
+        return False
+
+    @property
+    def loads_together(self) -> bool:
+        """Whether `tables.load` can load several tables in one transaction."""
+        return True
 
 
 class Catalog(Resource):

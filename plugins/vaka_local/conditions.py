@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Final
 
 from vaka.errors import InvalidInput
@@ -14,6 +16,7 @@ from vaka.models.storage import DeleteWhere, ExportOptions, Filter, OrderBy
 from vaka_local.duck import quote
 from vaka_local.names import TIMESTAMP
 
+_SOURCE: Final = "t"
 _EXACT: Final = "DECIMAL(38, 10)"  # 28 digits before the point: no integer of 64 bits loses one
 _DIGITS: Final = Context(prec=38)
 _TYPES: Final = {
@@ -23,6 +26,11 @@ _TYPES: Final = {
     **dict.fromkeys(("DOUBLE", "FLOAT", "REAL"), "DOUBLE"),
     **dict.fromkeys(("DATE",), "DATE"),
     **dict.fromkeys(("TIMESTAMP", "DATETIME"), "TIMESTAMP"),
+    **dict.fromkeys(("BOOLEAN",), "BOOLEAN"),
+}
+_TRUTH: Final = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
 }
 _OPERATORS: Final = {"eq": "=", "ne": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -33,9 +41,13 @@ def naive(moment: datetime) -> datetime:
 
 
 def where(
-    condition: ExportOptions | DeleteWhere, columns: Sequence[str]
+    condition: ExportOptions | DeleteWhere,
+    columns: Sequence[str],
+    comparable: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, list[object]]:
     """A `WHERE` clause with its parameters, or nothing when all rows match.
+
+    `comparable` says what columns are compared as that are not text.
 
     Raises:
         InvalidInput: a filter names a column that is not there, or compares what cannot be compared.
@@ -43,7 +55,7 @@ def where(
     parts: list[str] = []
     parameters: list[object] = []
     for each in condition.filters:
-        part, values = _filter(each, columns)
+        part, values = _filter(each, columns, comparable.get(each.column, ""))
         parts.append(part)
         parameters += values
     if condition.changed_since is not None:
@@ -55,7 +67,7 @@ def where(
     return (f" WHERE {' AND '.join(parts)}" if parts else ""), parameters
 
 
-def _filter(each: Filter, columns: Sequence[str]) -> tuple[str, list[object]]:
+def _filter(each: Filter, columns: Sequence[str], own: str) -> tuple[str, list[object]]:
     if each.column not in columns:
         raise InvalidInput(
             f'Cannot filter by column "{each.column}", column does not exist', path="filters"
@@ -66,6 +78,8 @@ def _filter(each: Filter, columns: Sequence[str]) -> tuple[str, list[object]]:
             f'"{each.operator}" is not an operator. There are: {", ".join(_OPERATORS)}.',
             path="filters",
         )
+    if each.data_type is None and own:
+        each = replace(each, data_type=own)
     kind = _type(each.data_type)
     if len(each.values) != 1 and each.operator not in {"eq", "ne"}:
         raise InvalidInput(
@@ -75,7 +89,12 @@ def _filter(each: Filter, columns: Sequence[str]) -> tuple[str, list[object]]:
         )
     if not each.values:
         raise InvalidInput(f'The filter on column "{each.column}" has no values.', path="filters")
-    column = _typed(each.column, kind)
+    # a typed column is no text, also when it is to be compared as one
+    column = (
+        f"CAST({quote(each.column)} AS VARCHAR)"
+        if own and not kind
+        else _typed(quote(each.column), kind)
+    )
     values: list[object] = [_value(value, kind, each) for value in each.values]
     parameter = f"CAST(? AS {kind or 'VARCHAR'})"
     if len(values) == 1:
@@ -98,7 +117,7 @@ def _type(name: str | None) -> str:
 
 
 def _typed(column: str, kind: str) -> str:
-    return f"TRY_CAST({quote(column)} AS {kind})" if kind else quote(column)
+    return f"TRY_CAST({column} AS {kind})" if kind else column
 
 
 def _value(value: str, kind: str, each: Filter) -> object:
@@ -107,9 +126,11 @@ def _value(value: str, kind: str, each: Filter) -> object:
             return format(Decimal(value).quantize(Decimal("1e-10"), context=_DIGITS), "f")
         if kind == "DOUBLE":
             return float(value)
+        if kind == "BOOLEAN":
+            return _TRUTH[value.strip().lower()]
         if kind:
             return naive(_moment(value)).isoformat(sep=" ")
-    except (ValueError, InvalidOperation, OverflowError) as error:
+    except (ValueError, KeyError, InvalidOperation, OverflowError) as error:
         raise InvalidInput(
             f'"{value}" cannot be compared with column "{each.column}" as {each.data_type}.',
             path="filters",
@@ -135,14 +156,22 @@ def order(orders: Sequence[OrderBy], columns: Sequence[str]) -> str:
                 f'Cannot order by column "{each.column}", column does not exist', path="orderBy"
             )
         direction = "DESC" if each.descending else "ASC"
-        parts.append(f"{_typed(each.column, _type(each.data_type))} {direction} NULLS LAST")
+        # not what the selection calls by this name: that may be the text of it
+        value = _typed(f"{_SOURCE}.{quote(each.column)}", _type(each.data_type))
+        parts.append(f"{value} {direction} NULLS LAST")
     return f" ORDER BY {', '.join(parts)}" if parts else ""
 
 
 def selection(
-    options: ExportOptions, columns: Sequence[str], source: str
+    options: ExportOptions,
+    columns: Sequence[str],
+    source: str,
+    comparable: Mapping[str, str] = MappingProxyType({}),
+    text: Callable[[str], str] = quote,
 ) -> tuple[str, list[object]]:
     """A `SELECT` of the part of the table `source` that is asked for, with its parameters.
+
+    `comparable` is as for `where`; `text` makes the SQL of a column's value.
 
     Raises:
         InvalidInput: the options do not fit the table.
@@ -156,13 +185,12 @@ def selection(
         raise InvalidInput("A column is asked for more than once.", path="columns")
     if options.limit is not None and options.limit < 0:
         raise InvalidInput("The limit is negative.", path="limit")
-    clause, parameters = where(options, columns)
-    names = [quote(name) for name in options.columns or columns]
+    clause, parameters = where(options, columns, comparable)
+    names = [f"{text(name)} AS {quote(name)}" for name in options.columns or columns]
     if options.include_internal_timestamp:
-        text = f"strftime({quote(TIMESTAMP)}, '%Y-%m-%d %H:%M:%S.%f')"
-        names.append(f"{text} AS {quote(TIMESTAMP)}")
+        moment = f"strftime({quote(TIMESTAMP)}, '%Y-%m-%d %H:%M:%S.%f')"
+        names.append(f"{moment} AS {quote(TIMESTAMP)}")
     limit = "" if options.limit is None else f" LIMIT {options.limit}"
-    statement = (
-        f"SELECT {', '.join(names)} FROM {source}{clause}{order(options.order_by, columns)}{limit}"
-    )
+    ordered = order(options.order_by, columns)
+    statement = f"SELECT {', '.join(names)} FROM {source} AS {_SOURCE}{clause}{ordered}{limit}"
     return statement, parameters

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from vaka.errors import InvalidInput, MappingFailed
-from vaka.models.storage import LoadResult, TableLoad
-from vaka_local import conditions, names, records
+from vaka.models.storage import ColumnDefinition, DeleteWhere, LoadResult, TableLoad
+from vaka_local import conditions, names, records, types
 from vaka_local.conditions import naive
 from vaka_local.csvfiles import Dialect
 from vaka_local.duck import ReadFailed, Session, quote
@@ -46,6 +46,27 @@ def import_date(rows: datetime, now: datetime) -> datetime:
     latest = max(now, rows + timedelta(microseconds=1))
     whole = latest.replace(microsecond=0)
     return whole if whole == latest else whole + timedelta(seconds=1)
+
+
+EMPTY: Final = (
+    "The new primary key cannot be created; primary key columns have rows without a value."
+)
+
+
+def distributed_by(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that rows are said to be distributed by; here they are not, and it is remembered.
+
+    Raises:
+        InvalidInput: a column is not there.
+    """
+    result = tuple(dict.fromkeys(names.webalize(name) for name in key))
+    missing = [written for written in key if names.webalize(written) not in columns]
+    if missing:
+        raise InvalidInput(
+            f'Distribution key columns "{", ".join(missing)}" not found in "{", ".join(columns)}"',
+            path="distributionKey",
+        )
+    return result
 
 
 def checked_key(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
@@ -133,9 +154,17 @@ class Loader:
             raise MappingFailed(error.message) from error
 
     def _into_new(self, files: Files, columns: tuple[str, ...]) -> tuple[LoadResult, Known]:
-        key = checked_key(self.load.primary_key or (), columns)
-        table_id = names.table_id(self.load.table_id)
-        table = records.new_table(self.session, table_id, columns, key, self.now)
+        load = self.load
+        key = checked_key(load.primary_key or (), columns)
+        table = records.new_table(
+            self.session,
+            names.table_id(load.table_id),
+            columns,
+            key,
+            self.now,
+            definitions=types.kept(columns, self._defined, key) if load.definitions else (),
+            distribution_key=distributed_by(load.distribution_key, columns),
+        )
         count = self._replace(table, files, columns)
         return self._finished(table, count, total=count, created=True)
 
@@ -157,16 +186,21 @@ class Loader:
                 f'The table "{before.id}" has no columns {names.quoted(new)}, and the load may not '
                 "add any."
             )
-        clauses = [conditions.where(each, before.columns) for each in load.delete_where]
+        clauses = [self._deletion(each, before) for each in load.delete_where]
         key, warnings = self._key(before, expected)
-        table = replace(before, columns=expected, primary_key=key)
+        table = replace(
+            before,
+            columns=expected,
+            primary_key=key,
+            definitions=self._definitions(before, new, key),
+        )
         target = session.table(table.stored_as)
         total = None
         if load.incremental:
-            for name in new:
-                session.rows(f"ALTER TABLE {target} ADD COLUMN {quote(name)} VARCHAR DEFAULT ''")
+            records.add_columns(session, table, new)
             for clause, parameters in clauses:
                 session.rows(f"DELETE FROM {target}{clause}", parameters)
+            records.change_columns(session, table, before.definitions)
             if key and load.deduplication == "upsert":
                 count = self._upsert(table, files, columns)
             else:
@@ -174,6 +208,30 @@ class Loader:
         else:
             total = count = self._replace(table, files, columns)
         return self._finished(table, count, total=total, new_columns=new, warnings=warnings)
+
+    def _deletion(self, where: DeleteWhere, before: Table) -> tuple[str, list[object]]:
+        try:
+            return conditions.where(where, before.columns, before.comparable)
+        except InvalidInput as error:
+            error.path = f"delete_where.{error.path}"
+            raise
+
+    @cached_property
+    def _defined(self) -> tuple[ColumnDefinition, ...]:
+        """Definitions by the names that columns have here."""
+        return tuple(
+            replace(each, name=names.webalize(each.name)) for each in self.load.definitions
+        )
+
+    def _definitions(
+        self, before: Table, new: tuple[str, ...], key: tuple[str, ...]
+    ) -> tuple[ColumnDefinition, ...]:
+        """What the columns of a typed table are from now on."""
+        if not before.definitions:
+            return ()
+        wanted = {each.name: each for each in self._defined}
+        known = [types.changed(old, wanted.get(old.name, old), key) for old in before.definitions]
+        return (*known, *types.kept(new, self._defined, key))
 
     def _key(
         self, before: Table, columns: tuple[str, ...]
@@ -190,10 +248,19 @@ class Loader:
             if set(key) == set(old):
                 return old, ()
         except InvalidInput as error:
-            return old, (f"Error changing primary key of table {before.id}: {error.message}",)
+            return old, (self._unchanged_key(before, error.message),)
         if key and self._has_duplicates(before, key):
-            return old, (f"Error changing primary key of table {before.id}: {DUPLICATES}",)
+            return old, (self._unchanged_key(before, DUPLICATES),)
+        if before.definitions and records.has_empty(self.session, before, key):
+            return old, (self._unchanged_key(before, EMPTY),)
         return key, ()
+
+    def _unchanged_key(self, table: Table, why: str) -> str:
+        """A warning, or the end of the load when its columns are defined."""
+        message = f"Error changing primary key of table {table.id}: {why}"
+        if self.load.definitions:
+            raise MappingFailed(message)
+        return message
 
     def _has_duplicates(self, table: Table, key: Sequence[str]) -> bool:
         """Whether stored rows have the same key; in columns that are new all have the same."""
@@ -207,10 +274,10 @@ class Loader:
     def _replace(self, table: Table, files: Files, columns: tuple[str, ...]) -> int:
         """Make the files the table's whole content."""
         target = self.session.table(table.stored_as)
-        records.create_data(self.session, target, table.columns)
+        records.create_data(self.session, target, table.layout)
         count = self._fill(target, table, files, columns)
         if table.primary_key and records.has_duplicates(self.session, target, table.primary_key):
-            records.create_data(self.session, target, table.columns)
+            records.create_data(self.session, target, table.layout)
             count = self._fill_with_last(target, table, files, columns)
         return count
 
@@ -223,18 +290,19 @@ class Loader:
         session, key = self.session, table.primary_key
         target = session.table(table.stored_as)
         stage = "temp.main.stage"
-        records.create_data(session, stage, table.columns, temporary=True)
+        records.create_data(session, stage, table.layout, temporary=True)
         count = self._fill(stage, table, files, columns)
         if records.has_duplicates(session, stage, key):
-            records.create_data(session, stage, table.columns, temporary=True)
+            records.create_data(session, stage, table.layout, temporary=True)
             count = self._fill_with_last(stage, table, files, columns)
         same_key = " AND ".join(f"t.{quote(name)} = s.{quote(name)}" for name in key)
         session.rows(
             "CREATE OR REPLACE TEMP TABLE matched AS SELECT t.rowid AS old, s.rowid AS new "
             f"FROM {target} AS t JOIN {stage} AS s ON {same_key}"
         )
+        unlike = "IS DISTINCT FROM" if table.definitions else "<>"
         differs = [
-            f"t.{quote(name)} <> s.{quote(name)}" for name in table.columns if name not in key
+            f"t.{quote(name)} {unlike} s.{quote(name)}" for name in table.columns if name not in key
         ]
         session.rows(
             "CREATE OR REPLACE TEMP TABLE changed AS SELECT m.old "
@@ -255,19 +323,17 @@ class Loader:
     def _fill(self, target: str, table: Table, files: Files, columns: tuple[str, ...]) -> int:
         """Append all rows of the files to a table, in any order."""
         into = self._into(target, table)
-        values, parameters = self._values(table, columns)
         count = 0
         for batch in files.batches():
             scan = batch.scan(len(columns), sequential=self.sequential)
-            select = f"SELECT {values}, ? FROM {scan}"
-            given = [*parameters, self._stamp]
+            select, given = self._selection(table, columns, scan, "?", self._stamp)
             if batch.in_parallel and not self.sequential:
-                rows = self._read(batch, f"{into} {select}", given, len(columns))
+                rows = self._read(batch, f"{into} {select}", given, table, len(columns))
                 if not batch.is_complete(rows, len(columns)):
                     raise ReadAgain
             else:  # only one thread reads; with a table between, all of them write
                 into_memory = f"CREATE OR REPLACE TEMP TABLE read AS {select}"
-                rows = self._read(batch, into_memory, given, len(columns))
+                rows = self._read(batch, into_memory, given, table, len(columns))
                 self.session.rows(f"{into} FROM temp.main.read")
                 self.session.rows("DROP TABLE temp.main.read")
             count += rows
@@ -278,16 +344,15 @@ class Loader:
     ) -> int:
         """Append, of the rows with one key, the one that stands last in the files."""
         session, ordered = self.session, "temp.main.ordered"
-        definition = ", ".join(f"{quote(name)} VARCHAR" for name in table.columns)
+        definition = ", ".join(f"{quote(name)} {kind}" for name, kind in table.layout)
         session.rows(f"CREATE OR REPLACE TEMP TABLE {ordered} ({definition}, {_ORDER} BIGINT)")
-        values, parameters = self._values(table, columns)
         count = 0
         for batch in files.batches(in_order=True):
             scan = batch.scan(len(columns), sequential=True)
-            statement = (
-                f"INSERT INTO {ordered} SELECT {values}, ? + row_number() OVER () FROM {scan}"
-            )
-            count += self._read(batch, statement, [*parameters, count], len(columns))
+            number = "? + row_number() OVER ()"
+            select, given = self._selection(table, columns, scan, number, count)
+            statement = f"INSERT INTO {ordered} {select}"
+            count += self._read(batch, statement, given, table, len(columns))
         key = ", ".join(map(quote, table.primary_key))
         kept = session.value(
             f"{self._into(target, table)} SELECT {', '.join(map(quote, table.columns))}, ? "
@@ -301,21 +366,38 @@ class Loader:
         columns = ", ".join(map(quote, [*table.columns, names.TIMESTAMP]))
         return f"INSERT INTO {target} ({columns})"
 
-    def _values(self, table: Table, columns: tuple[str, ...]) -> tuple[str, list[object]]:
-        """The table's columns out of a reader's, with parameters."""
-        # there are no nulls in a table of texts: what is to be one is an empty text
-        empty = [text for text in self.load.treat_values_as_null or () if text]
+    def _selection(
+        self, table: Table, columns: tuple[str, ...], scan: str, last: str, value: object
+    ) -> tuple[str, list[object]]:
+        """A `SELECT` of the table's columns and `last` out of a reader's, with parameters."""
+        given = self.load.treat_values_as_null
+        nulls = ("",) if given is None else given
         fields = [f"c{columns.index(name)}" for name in table.columns]
-        if not empty:
-            return ", ".join(fields), []
-        marks = ", ".join("?" for _ in empty)
-        values = ", ".join(f"CASE WHEN {f} IN ({marks}) THEN '' ELSE {f} END" for f in fields)
-        return values, [*empty] * len(fields)
+        if table.definitions:
+            pairs = zip(fields, table.definitions, strict=True)
+            values = [types.value_of(f, index, each) for index, (f, each) in enumerate(pairs)]
+            instead = "NULL"
+        else:  # there are no nulls in a table of texts: what is to be one is an empty text
+            values, instead = fields, "''"
+            nulls = tuple(text for text in nulls if text)
+        parameters = [value]
+        if nulls:
+            marks = ", ".join("?" for _ in nulls)
+            read = ", ".join(
+                f"CASE WHEN {f} IN ({marks}) THEN {instead} ELSE {f} END AS {f}" for f in fields
+            )
+            scan = f"(SELECT {read} FROM {scan})"
+            parameters += [*nulls] * len(fields)
+        return f"SELECT {', '.join(values)}, {last} FROM {scan}", parameters
 
-    def _read(self, batch: Batch, statement: str, parameters: list[object], columns: int) -> int:
+    def _read(
+        self, batch: Batch, statement: str, parameters: list[object], table: Table, columns: int
+    ) -> int:
         try:
             return self.session.read(statement, parameters)
         except ReadFailed as error:
+            if (refused := types.failure(str(error), table.definitions)) is not None:
+                raise refused from error
             if batch.in_parallel and not self.sequential:
                 raise ReadAgain from error
             raise batch.failure(str(error), columns) from error

@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
-from vaka.models.storage import BucketDetail, MetadataEntry, TableDetail
+from vaka.errors import ApplicationError, MappingFailed
+from vaka.models.storage import BucketDetail, ColumnDefinition, MetadataEntry, TableDetail
+from vaka_local import types
 from vaka_local.conditions import naive
 from vaka_local.duck import Session, quote
 from vaka_local.names import TIMESTAMP, TableId, no_bucket, no_table
 
 _COLUMNS: Final = (
     "id, bucket, name, display_name, description, stored_as, columns, primary_key, created, "
-    "last_import, last_change, row_count, data_bytes"
+    "last_import, last_change, row_count, data_bytes, definitions, distribution_key"
 )
 _SAMPLE: Final = 10_000
 """Rows that the size of a table is estimated from."""
@@ -40,6 +43,22 @@ class Table:
     last_change: datetime | None = None
     row_count: int = 0
     data_bytes: int = 0
+    definitions: tuple[ColumnDefinition, ...] = ()
+    """One a column when the table is typed."""
+    distribution_key: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> list[tuple[str, str]]:
+        """Columns with DuckDB's types."""
+        if self.definitions:
+            return [(each.name, types.stored(each)) for each in self.definitions]
+        return [(name, "VARCHAR") for name in self.columns]
+
+    @property
+    def comparable(self) -> dict[str, str]:
+        """What columns are compared as that are not text."""
+        kinds = ((each.name, types.comparable(each)) for each in self.definitions)
+        return {name: kind for name, kind in kinds if kind}
 
     def detail(
         self,
@@ -61,6 +80,9 @@ class Table:
             description=self.description,
             metadata=tuple(metadata),
             column_metadata=column_metadata,
+            is_typed=bool(self.definitions),
+            definitions=self.definitions,
+            distribution_key=self.distribution_key,
         )
 
 
@@ -134,6 +156,8 @@ def _tables(session: Session, clause: str, parameters: Sequence[object]) -> list
             last_change=_optional(row[10]),
             row_count=row[11],
             data_bytes=row[12],
+            definitions=_definitions_of(row[13]),
+            distribution_key=tuple(row[14] or ()),
         )
         for row in rows
     ]
@@ -161,6 +185,9 @@ def new_table(
     columns: tuple[str, ...],
     primary_key: tuple[str, ...],
     now: datetime,
+    *,
+    definitions: tuple[ColumnDefinition, ...] = (),
+    distribution_key: tuple[str, ...] = (),
 ) -> Table:
     """Describe a new table, and its bucket when there is none; its data is the caller's business."""
     if find_bucket(session, table_id.bucket) is None:
@@ -185,13 +212,16 @@ def new_table(
         columns=columns,
         primary_key=primary_key,
         created=now,
+        definitions=definitions,
+        distribution_key=distribution_key,
     )
     session.rows(
         f"INSERT INTO {session.meta('tables')} ({_COLUMNS}) VALUES "
-        "(?, ?, ?, ?, ?, ?, ?::VARCHAR[], ?::VARCHAR[], ?, NULL, NULL, 0, 0)",
+        "(?, ?, ?, ?, ?, ?, ?::VARCHAR[], ?::VARCHAR[], ?, NULL, NULL, 0, 0, ?, ?::VARCHAR[])",
         [
             *(table.id, table.bucket, table.name, table.display_name, "", stored_as),
             *(list(columns), list(primary_key), naive(now)),
+            *(_text_of(definitions), list(distribution_key)),
         ],
     )
     return table
@@ -202,7 +232,7 @@ def save(session: Session, table: Table) -> None:
     session.rows(
         f"UPDATE {session.meta('tables')} SET columns = ?::VARCHAR[], "
         "primary_key = ?::VARCHAR[], last_import = ?, last_change = ?, row_count = ?, "
-        "data_bytes = ? WHERE id = ?",
+        "data_bytes = ?, definitions = ? WHERE id = ?",
         [
             list(table.columns),
             list(table.primary_key),
@@ -210,6 +240,7 @@ def save(session: Session, table: Table) -> None:
             table.last_change and naive(table.last_change),
             table.row_count,
             table.data_bytes,
+            _text_of(table.definitions),
             table.id,
         ],
     )
@@ -223,7 +254,8 @@ def measured(session: Session, table: Table, count: int | None = None) -> Table:
     source = session.table(table.stored_as)
     if count is None:
         count = session.value(f"SELECT count(*) FROM {source}")
-    widths = " + ".join(f"strlen({quote(name)})" for name in table.columns)
+    values = map(types.as_text if table.definitions else quote, table.columns)
+    widths = " + ".join(f"strlen({value})" for value in values)
     mean = session.value(
         f"SELECT coalesce(avg(8 + {widths}), 0) FROM (FROM {source} LIMIT {_SAMPLE})"
     )
@@ -231,12 +263,80 @@ def measured(session: Session, table: Table, count: int | None = None) -> Table:
 
 
 def create_data(
-    session: Session, target: str, columns: Iterable[str], *, temporary: bool = False
+    session: Session, target: str, layout: Iterable[tuple[str, str]], *, temporary: bool = False
 ) -> None:
     """An empty table of DuckDB, in place of one that has this name."""
-    definition = ", ".join(f"{quote(name)} VARCHAR" for name in columns)
+    definition = ", ".join(f"{quote(name)} {kind}" for name, kind in layout)
     kind = "TEMP TABLE" if temporary else "TABLE"
     session.rows(f"CREATE OR REPLACE {kind} {target} ({definition}, {quote(TIMESTAMP)} TIMESTAMP)")
+
+
+def add_columns(session: Session, table: Table, names: Iterable[str]) -> None:
+    """Add columns that `table` describes to its data.
+
+    Raises:
+        MappingFailed: one of a typed table has to have values, there are rows, and it has no default.
+    """
+    target = session.table(table.stored_as)
+    definitions = {each.name: each for each in table.definitions}
+    for name in names:
+        kind, default = "VARCHAR", "''"
+        if (definition := definitions.get(name)) is not None:
+            kind, default = types.stored(definition), _default(session, definition)
+            if default == "NULL" and not definition.nullable and table.row_count:
+                raise types.empty(definition)
+        session.rows(f"ALTER TABLE {target} ADD COLUMN {quote(name)} {kind} DEFAULT {default}")
+
+
+def _default(session: Session, definition: ColumnDefinition) -> str:
+    """A column's default as SQL, once it is known that it is a value of the column."""
+    if definition.default is None:
+        return "NULL"
+    value = (
+        f"SELECT CAST({types.value_of('text', 0, definition)} AS VARCHAR) FROM (SELECT ? AS text)"
+    )
+    try:
+        text = str(session.value(value, [definition.default]))
+    except ApplicationError as error:
+        raise types.failure(str(error.__cause__), [definition]) or error from error
+    return "'" + text.replace("'", "''") + "'"
+
+
+def change_columns(session: Session, table: Table, before: Sequence[ColumnDefinition]) -> None:
+    """Bring the data of a typed table from the definitions `before` to those of `table`.
+
+    Raises:
+        MappingFailed: there are values that the new definition does not allow.
+    """
+    target = session.table(table.stored_as)
+    for old, new in zip(before, table.definitions, strict=False):
+        name, kind = quote(new.name), types.stored(new)
+        if new.length != old.length:
+            fits = f"length({name}) <= {new.length}"  # digits, or the type would not be one
+            if kind != "VARCHAR":
+                fits = f"TRY_CAST({name} AS {kind}) IS NOT DISTINCT FROM {name}"
+            if session.rows(f"SELECT 1 FROM {target} WHERE NOT ({fits}) LIMIT 1"):
+                raise MappingFailed(
+                    f'The length of column "{new.name}" cannot be changed to {new.length}: '
+                    "there are values that do not fit."
+                )
+            if kind != types.stored(old):
+                session.rows(f"ALTER TABLE {target} ALTER COLUMN {name} TYPE {kind}")
+        if (
+            old.nullable
+            and not new.nullable
+            and session.rows(f"SELECT 1 FROM {target} WHERE {name} IS NULL LIMIT 1")
+        ):
+            raise types.empty(new)
+
+
+def has_empty(session: Session, table: Table, key: Sequence[str]) -> bool:
+    """Whether a row has no value in one of these columns, of those that are there."""
+    empty = [f"{quote(name)} IS NULL" for name in key if name in table.columns]
+    if not empty:
+        return False
+    source = session.table(table.stored_as)
+    return bool(session.rows(f"SELECT 1 FROM {source} WHERE {' OR '.join(empty)} LIMIT 1"))
 
 
 def has_duplicates(session: Session, source: str, key: Sequence[str]) -> bool:
@@ -392,6 +492,15 @@ def drop_column_metadata(session: Session, table_id: str, column: str) -> None:
         f"DELETE FROM {session.meta('metadata')} WHERE object_id = ? AND column_name = ?",
         [table_id, column],
     )
+
+
+def _text_of(definitions: Sequence[ColumnDefinition]) -> str | None:
+    """Definitions as they are stored, None for a table without types."""
+    return json.dumps([asdict(each) for each in definitions]) if definitions else None
+
+
+def _definitions_of(text: str | None) -> tuple[ColumnDefinition, ...]:
+    return tuple(ColumnDefinition(**each) for each in json.loads(text)) if text else ()
 
 
 def aware(moment: datetime) -> datetime:

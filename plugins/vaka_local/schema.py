@@ -70,6 +70,11 @@ _MIGRATIONS: Final = (
         written TIMESTAMP NOT NULL
     );
     """,
+    # 2: typed tables; definitions are a list in JSON, or null for a table without types
+    f"""
+    ALTER TABLE {META}.tables ADD COLUMN definitions VARCHAR;
+    ALTER TABLE {META}.tables ADD COLUMN distribution_key VARCHAR[];
+    """,
 )
 
 

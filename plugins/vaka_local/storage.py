@@ -53,6 +53,10 @@ class LocalStorage(MappingBackend):
     def files(self) -> FileBackend:
         return self._files
 
+    @property
+    def has_types(self) -> bool:
+        return True
+
     async def open(self) -> None:
         try:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed,
 from vaka.hooks import TableBackend
 from vaka.models.storage import (
     BucketDetail,
+    ColumnDefinition,
     DeleteWhere,
     ExportOptions,
     ExportResult,
@@ -32,11 +33,18 @@ from vaka.models.storage import (
     TableDetail,
     TableLoad,
 )
-from vaka_local import conditions, names, records
+from vaka_local import conditions, names, records, types
 from vaka_local.details import Details
 from vaka_local.disk import new_file
 from vaka_local.duck import Duck, Session, quote
-from vaka_local.loading import DUPLICATES, Loader, ReadAgain, checked_key
+from vaka_local.loading import (
+    DUPLICATES,
+    EMPTY,
+    Loader,
+    ReadAgain,
+    checked_key,
+    distributed_by,
+)
 from vaka_local.locks import Locks
 from vaka_local.records import Known, Table
 
@@ -132,12 +140,16 @@ class LocalTables(TableBackend):
         columns: Sequence[str],
         *,
         primary_key: Sequence[str] = (),
+        definitions: Sequence[ColumnDefinition] = (),
+        distribution_key: Sequence[str] = (),
     ) -> TableDetail:
         parsed = names.table_id(table_id)
         checked = names.column_names(columns)
         if not checked:
             raise InvalidInput("A table needs at least one column.", path="columns")
         key = checked_key(primary_key, checked)
+        distributed = distributed_by(distribution_key, checked)
+        defined = types.kept(checked, _plain(definitions, checked), key) if definitions else ()
 
         def create(session: Session) -> TableDetail:
             records.get_bucket(session, parsed.bucket)
@@ -145,8 +157,16 @@ class LocalTables(TableBackend):
                 raise Conflict(
                     f'The table "{parsed.name}" already exists in the bucket "{parsed.bucket}".'
                 )
-            table = records.new_table(session, parsed, checked, key, self._clock())
-            records.create_data(session, session.table(table.stored_as), checked)
+            table = records.new_table(
+                session,
+                parsed,
+                checked,
+                key,
+                self._clock(),
+                definitions=defined,
+                distribution_key=distributed,
+            )
+            records.create_data(session, session.table(table.stored_as), table.layout)
             return _detail(session, scope, table_id)
 
         async with self._alone_in_tables(scope, [table_id]):
@@ -160,18 +180,29 @@ class LocalTables(TableBackend):
             await self._change(scope, drop, [table_id])
 
     async def add_columns(
-        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+        self,
+        scope: StorageScope,
+        table_id: str,
+        columns: Sequence[str],
+        *,
+        definitions: Sequence[ColumnDefinition] = (),
     ) -> TableDetail:
         added = names.column_names(columns)
+        defined = types.kept(added, _plain(definitions, added), ())
 
         def add(session: Session) -> TableDetail:
             table = records.get_table(session, scope.project, table_id)
             if taken := names.repeated_names([*table.columns, *added]):
                 raise Conflict(f'The table "{table_id}" already has the column "{taken[0]}".')
-            target = session.table(table.stored_as)
-            for name in added:
-                session.rows(f"ALTER TABLE {target} ADD COLUMN {quote(name)} VARCHAR DEFAULT ''")
+            if definitions and not table.definitions:
+                raise InvalidInput(
+                    f'The table "{table_id}" has no types, and its columns cannot have any.',
+                    path="definitions",
+                )
             changed = replace(table, columns=table.columns + added)
+            if table.definitions:
+                changed = replace(changed, definitions=table.definitions + defined)
+            records.add_columns(session, changed, added)
             records.save(session, replace(changed, last_change=self._clock()))
             return _detail(session, scope, table_id)
 
@@ -198,8 +229,13 @@ class LocalTables(TableBackend):
                 )
             target = session.table(table.stored_as)
             session.rows(f"ALTER TABLE {target} DROP COLUMN {quote(column)}")
-            left = tuple(name for name in table.columns if name != column)
-            records.save(session, replace(table, columns=left, last_change=self._clock()))
+            after = replace(
+                table,
+                columns=tuple(name for name in table.columns if name != column),
+                definitions=tuple(each for each in table.definitions if each.name != column),
+                last_change=self._clock(),
+            )
+            records.save(session, after)
             records.drop_column_metadata(session, table_id, column)
             return _detail(session, scope, table_id)
 
@@ -215,7 +251,15 @@ class LocalTables(TableBackend):
             source = session.table(table.stored_as)
             if key and records.has_duplicates(session, source, key):
                 raise MappingFailed(DUPLICATES)
-            records.save(session, replace(table, primary_key=key, last_change=self._clock()))
+            if table.definitions and records.has_empty(session, table, key):
+                raise MappingFailed(EMPTY)
+            after = replace(
+                table,
+                primary_key=key,
+                definitions=tuple(types.changed(each, each, key) for each in table.definitions),
+                last_change=self._clock(),
+            )
+            records.save(session, after)
             return _detail(session, scope, table_id)
 
         async with self._alone_in_tables(scope, [table_id]):
@@ -269,7 +313,11 @@ class LocalTables(TableBackend):
         def copy(session: Session, known: Table | None) -> ExportResult:
             table = known or records.get_table(session, scope.project, table_id)
             source = session.table(table.stored_as)
-            select, parameters = conditions.selection(options, table.columns, source)
+            is_text = table.definitions and options.file_type == "csv"
+            text = types.as_text if is_text else quote
+            select, parameters = conditions.selection(
+                options, table.columns, source, table.comparable, text
+            )
             with new_file(target) as fd:
                 statement = f"COPY ({select}) TO '/proc/self/fd/{fd}' ({_copy_options(options)})"
                 count = session.value(statement, parameters)
@@ -297,7 +345,10 @@ class LocalTables(TableBackend):
             table = records.get_table(session, scope.project, table_id)
             source = session.table(table.stored_as)
             limited = replace(options, limit=limit)
-            rows = session.rows(*conditions.selection(limited, table.columns, source))
+            text = types.as_optional_text if table.definitions else quote
+            rows = session.rows(
+                *conditions.selection(limited, table.columns, source, table.comparable, text)
+            )
             extra = (names.TIMESTAMP,) if options.include_internal_timestamp else ()
             return (options.columns or table.columns) + extra, rows
 
@@ -360,12 +411,17 @@ class LocalTables(TableBackend):
             changed[load.table_id] = after
         return result
 
+    def typed(self, definition: ColumnDefinition) -> ColumnDefinition:
+        return types.typed(definition)
+
     async def delete_rows(
         self, scope: StorageScope, table_id: str, where: DeleteWhere | None
     ) -> int:
         def delete(session: Session) -> int:
             table = records.get_table(session, scope.project, table_id)
-            clause, parameters = conditions.where(where or DeleteWhere(), table.columns)
+            clause, parameters = conditions.where(
+                where or DeleteWhere(), table.columns, table.comparable
+            )
             source = session.table(table.stored_as)
             count = int(session.value(f"DELETE FROM {source}{clause}", parameters))
             after = records.measured(session, table)
@@ -438,6 +494,17 @@ def _bucket_lock(scope: StorageScope, bucket_id: str) -> str:
 
 def _detail(session: Session, scope: StorageScope, table_id: str) -> TableDetail:
     return records.get_known(session, scope.project, table_id).detail
+
+
+def _plain(
+    definitions: Sequence[ColumnDefinition], columns: Sequence[str]
+) -> list[ColumnDefinition]:
+    """Definitions by the names that columns have here, all of them of `columns`."""
+    plain = [replace(each, name=names.webalize(each.name)) for each in definitions]
+    for each in plain:
+        if each.name not in columns:
+            raise InvalidInput(f'There is no column "{each.name}" to define.', path="definitions")
+    return plain
 
 
 def _loaded_tables(result: tuple[list[LoadResult], _Changed]) -> Iterable[Known]:

@@ -22,7 +22,14 @@ from vaka.models.catalog import (
     Token,
 )
 from vaka.models.job import JobRecord, StageRecord
-from vaka.models.storage import BucketDetail, FileDetail, LoadResult, MetadataEntry, TableDetail
+from vaka.models.storage import (
+    BucketDetail,
+    ColumnDefinition,
+    FileDetail,
+    LoadResult,
+    MetadataEntry,
+    TableDetail,
+)
 
 Document = dict[str, Any]
 
@@ -420,7 +427,7 @@ def table(
         "indexType": None,
         "indexKey": [],
         "distributionType": None,
-        "distributionKey": [],
+        "distributionKey": list(value.distribution_key),
         "syntheticPrimaryKeyEnabled": False,
         "indexedColumns": list(value.primary_key),
         "created": storage_moment(value.created),
@@ -441,9 +448,28 @@ def table(
             column: _metadata(entries) for column, entries in value.column_metadata.items()
         },
     }
+    if value.is_typed:
+        document["definition"] = {
+            "primaryKeysNames": list(value.primary_key),
+            "columns": [_column(each) for each in value.definitions],
+        }
     if bucket_of is not None:
         document["bucket"] = bucket(bucket_of, base, backend=backend)
         document["bucket"].pop("tables")
+    return document
+
+
+def _column(value: ColumnDefinition) -> Document:
+    """What is known of a column of a typed table."""
+    document: Document = {"name": value.name, "canBeFiltered": True}
+    if value.base_type is not None:
+        document["basetype"] = value.base_type
+    document["definition"] = {
+        "type": value.type or "VARCHAR",
+        "length": value.length,
+        "nullable": value.nullable,
+        "default": value.default,
+    }
     return document
 
 

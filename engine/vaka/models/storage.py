@@ -52,6 +52,29 @@ class BucketDetail:
     metadata: tuple[MetadataEntry, ...] = ()
 
 
+BASE_TYPES = ("STRING", "INTEGER", "NUMERIC", "FLOAT", "BOOLEAN", "DATE", "TIMESTAMP")
+"""Types that mean the same in every Storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDefinition:
+    """What a column of a typed table takes.
+
+    Source: mapping.md sections 3.2.1, 3.5.2 and 6.12.
+    """
+
+    name: str
+    base_type: str | None = None
+    """One of `BASE_TYPES`; None: nothing was said, and the column takes text."""
+    type: str | None = None
+    """The backend's own word, such as `NUMBER`."""
+    length: str | None = None
+    """Such as `255` or `10,2`."""
+    nullable: bool = True
+    default: str | None = None
+    """What rows get that are there when the column is added."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableDetail:
     id: str
@@ -72,13 +95,17 @@ class TableDetail:
     description: str = ""
     metadata: tuple[MetadataEntry, ...] = ()
     column_metadata: Mapping[str, tuple[MetadataEntry, ...]] = field(default_factory=dict)
+    definitions: tuple[ColumnDefinition, ...] = ()
+    """One a column, in their order, when `is_typed`; else none."""
+    distribution_key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """One condition on a column; several values mean "any of" (`eq`) or "none of" (`ne`).
 
-    Text is compared case-sensitively unless `data_type` (`INTEGER`, `DOUBLE`, ...) asks for numbers.
+    Values are compared as the column's type, text case-sensitively, unless `data_type` (`INTEGER`,
+    `DOUBLE`, ...) asks for another. Rows without a value match neither `eq` nor `ne`.
     """
 
     column: str
@@ -134,6 +161,9 @@ class TableLoad:
 
     A backend does everything asked here in one transaction, in this order: create the bucket and the
     table when they are missing, add missing columns, delete rows, load, remember `import_key`.
+
+    What is asked for and cannot be is an `InvalidInput`; one whose path begins with `delete_where`
+    says that rows could not be deleted. Data that do not fit are a `MappingFailed`.
     """
 
     table_id: str
@@ -153,7 +183,8 @@ class TableLoad:
     escaped_by: str = ""
     ignored_lines: int = 0
     treat_values_as_null: tuple[str, ...] | None = None
-    """None: the default, the empty string; empty: nothing becomes null."""
+    """None: the default, the empty string; empty: nothing becomes null. Tables without types have no
+    nulls: what is to be one is an empty string there."""
     delete_where: tuple[DeleteWhere, ...] = ()
     """Each element deletes on its own, before the load, and only when the table existed before."""
     create: bool = True
@@ -162,6 +193,14 @@ class TableLoad:
     """Columns of the files that the table lacks are added; False: they are an error."""
     import_key: str | None = None
     """A key already remembered for this table makes the load a no-op with `repeated` set."""
+    definitions: tuple[ColumnDefinition, ...] = ()
+    """A new table becomes a typed one, and columns that are not named here take text. Of a typed table
+    that is there, new columns get these types, and known ones their nullability and, where it is
+    given, length. A table without types stays without."""
+    distribution_key: tuple[str, ...] = ()
+    """Only for a new table; a backend that does not distribute rows just remembers it."""
+    staging_tags: tuple[str, ...] = ()
+    """Tags of the file that the data travel in, for a backend that makes one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import trio
 from vaka.errors import Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
 from vaka.models.storage import (
+    ColumnDefinition,
     DeleteWhere,
     ExportOptions,
     ExportResult,
@@ -567,7 +568,66 @@ class MappingBackendContract:
         assert not result.repeated
         assert await storage.rows() == _parsed(USERS)
 
+    # -- typed tables ----------------------------------------------------------------------------
+
+    async def test_types_are_kept_or_refused(self, storage: Storage) -> None:
+        defined = (ColumnDefinition("id", "INTEGER", nullable=False), ColumnDefinition("x", "DATE"))
+        tables, scope = storage.tables, storage.scope
+        await tables.create_bucket(scope, "in", "contract")
+        if not storage.has_types:
+            with pytest.raises(InvalidInput):
+                await tables.create_table(scope, TABLE, ["id", "x"], definitions=defined)
+            with pytest.raises(InvalidInput):
+                await storage.load("1,2024-01-31\n", columns=("id", "x"), definitions=defined)
+            with pytest.raises(NotFound):
+                await storage.detail()
+            return
+
+        made = await tables.create_table(
+            scope, TABLE, ["id", "x", "free"], primary_key=["id"], definitions=defined
+        )
+
+        assert made.is_typed
+        assert [each.name for each in made.definitions] == ["id", "x", "free"]
+        assert [each.base_type for each in made.definitions[:2]] == ["INTEGER", "DATE"]
+        assert [each.nullable for each in made.definitions] == [False, True, True]
+        assert tables.typed(defined[1]).type == made.definitions[1].type
+        with pytest.raises(InvalidInput):
+            tables.typed(ColumnDefinition("id", "NONSENSE"))
+        await tables.add_columns(scope, TABLE, ["y"], definitions=[ColumnDefinition("y", "FLOAT")])
+        assert (await tables.drop_column(scope, TABLE, "x")).definitions[-1].base_type == "FLOAT"
+        assert not (await storage.load(USERS, table_id="in.c-contract.plain")).new_columns
+        assert not (await storage.detail("in.c-contract.plain")).is_typed
+
+    async def test_a_load_can_make_a_typed_table(self, storage: Storage) -> None:
+        if not storage.has_types:
+            return
+        defined = (ColumnDefinition("id", "INTEGER"), ColumnDefinition("x", "NUMERIC"))
+        options: dict[str, Any] = {"columns": ("id", "x"), "definitions": defined}
+
+        await storage.load('1,1.5\n2,""\n', primary_key=("id",), **options)
+
+        detail = await storage.detail()
+        assert (detail.is_typed, detail.primary_key) == (True, ("id",))
+        _, rows = await storage.tables.preview(storage.scope, TABLE, ExportOptions())
+        assert sorted((row[0], row[1] is None) for row in rows) == [("1", False), ("2", True)]
+        assert [row[0] for row in (await storage.rows())[1:]] == ["1", "2"]
+        one = Filter("id", ("2.0",))
+        assert len(await storage.exported(ExportOptions(filters=(one,)))) == 2
+        no_value = Filter("x", ("1.5",), "ne")
+        assert len(await storage.exported(ExportOptions(filters=(no_value,)))) == 1
+
+        before = await storage.rows()
+        for bad in ("3,x\n", '"",1\n', "1.5,1\n"):
+            with pytest.raises(MappingFailed):
+                await storage.load(bad, incremental=True, **options)
+        assert await storage.rows() == before
+
+    # -- loads of several tables -----------------------------------------------------------------
+
     async def test_several_tables_land_together_or_not_at_all(self, storage: Storage) -> None:
+        if not storage.loads_together:
+            return
         good, bad = storage.write(USERS), storage.write("id,name\n1\n")
         other = "out.c-more.orders"
 
@@ -1062,6 +1122,8 @@ class Storage:
     def __init__(self, backend: MappingBackend, scope: StorageScope, folder: Path) -> None:
         self.tables = backend.tables
         self.files = backend.files
+        self.has_types = backend.has_types
+        self.loads_together = backend.loads_together
         self.scope = scope
         self.folder = folder
         self._written = 0

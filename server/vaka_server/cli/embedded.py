@@ -137,7 +137,6 @@ class EmbeddedClient(Client):
             created_since=_moment("since", wanted.since),
             limit=wanted.limit,
             offset=wanted.offset,
-            search=wanted.query,
         )
         return [
             documents.job(each, self._project, self._base)

@@ -11,6 +11,7 @@ from vaka.errors import InvalidInput
 from vaka.hooks import TableBackend
 from vaka.models.storage import (
     BucketDetail,
+    ColumnDefinition,
     DeleteWhere,
     ExportOptions,
     ExportResult,
@@ -67,7 +68,12 @@ class SqliteTables(TableBackend):
         columns: Sequence[str],
         *,
         primary_key: Sequence[str] = (),
+        definitions: Sequence[ColumnDefinition] = (),
+        distribution_key: Sequence[str] = (),  # noqa: ARG002 - rows are in one place here
     ) -> TableDetail:
+        for definition in definitions:
+            self.typed(definition)  # refuses: there are no types here
+
         def work(project: Project) -> TableDetail:
             project.create_table(table_id, columns, primary_key)
             return project.detail(table_id)
@@ -98,6 +104,8 @@ class SqliteTables(TableBackend):
         return await self._read(scope, work)
 
     async def load(self, scope: StorageScope, loads: Sequence[TableLoad]) -> list[LoadResult]:
+        for definition in (each for load in loads for each in load.definitions):
+            self.typed(definition)
         return await self._write(
             scope, lambda project: [load_table(project, each) for each in loads]
         )
@@ -108,8 +116,16 @@ class SqliteTables(TableBackend):
         return await self._write(scope, lambda project: project.delete_rows(table_id, where))
 
     async def add_columns(
-        self, scope: StorageScope, table_id: str, columns: Sequence[str]
+        self,
+        scope: StorageScope,
+        table_id: str,
+        columns: Sequence[str],
+        *,
+        definitions: Sequence[ColumnDefinition] = (),
     ) -> TableDetail:
+        for definition in definitions:
+            self.typed(definition)
+
         def work(project: Project) -> TableDetail:
             project.add_columns(project.table(table_id), columns)
             return project.detail(table_id)
