@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from vaka.models.base import Model
 
 Seconds = Annotated[float, Field(gt=0)]
+MOST_CPUS = 96
+
+
+def _cpu_count(value: object) -> object:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("This value should be a valid number.")
+    if number > MOST_CPUS:
+        raise ValueError(f"This value should be {MOST_CPUS} or less.")
+    if number < 1:
+        raise ValueError("This value should be 1 or more.")
+    return number
 
 
 class EngineConfig(Model):
@@ -47,8 +63,11 @@ class EngineConfig(Model):
     starting: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
     """Containers that are being created or started at a time. More than twice the cores buys under
     15 % of throughput and costs latency linearly (measured on Docker Engine 20.10)."""
-    cpus: float = 2
-    """CPUs of one container, at most."""
+    cpus: Annotated[float, BeforeValidator(_cpu_count)] = Field(
+        default_factory=lambda: float(min(os.cpu_count() or 1, MOST_CPUS))
+    )
+    """CPUs of one container, at most: 1 to 96. A project's own limit, which is 2 when it has none, is
+    the other bound."""
     container_user: str | None = None
     """`uid:gid` of containers; None is the service's own, or 1000:1000 when the service is root."""
     container_log_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30

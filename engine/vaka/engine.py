@@ -45,6 +45,7 @@ from vaka._plugins import Plugins
 from vaka._supervision import leaves
 from vaka.actors.action import Actions
 from vaka.actors.dispatcher import Dispatcher
+from vaka.actors.limits import reserved_memory
 from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
@@ -354,7 +355,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                     if spec.config is None
                     else f"docker-{spec.project}-{component}-{spec.config}"
                 ),
-                memory_bytes=definition.memory_bytes,
+                memory_bytes=reserved_memory(self.config, project, definition, spec.container_type),
                 project_parallelism=int(limit) if limit else None,
                 parent_run_id=spec.parent_run_id,
                 token_id=spec.token_id,
@@ -372,7 +373,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         return Job(self, await self.services.store.job(job_id, project=project))
 
     async def jobs(self, query: JobQuery) -> list[JobRecord]:
-        """The jobs that match."""
+        """The jobs that match; `InvalidInput` when `query.search` cannot be understood."""
         return await self.services.store.jobs(query)
 
     async def set_error_note(

@@ -79,9 +79,16 @@ ENGINE = rows(sections("settings.md", "##")["Engine"])
 SERVER = rows(sections("settings.md", "##")["Server"])
 
 
+MACHINE = {
+    EngineConfig.model_fields["starting"].default_factory: "2 * cores",
+    EngineConfig.model_fields["cpus"].default_factory: "cores",
+}
+"""Defaults that depend on the machine."""
+
+
 def default(field: FieldInfo) -> str:
     if field.default_factory is not None:
-        return "2 * cores"  # `starting`, the only one that depends on the machine
+        return MACHINE[field.default_factory]
     return str(field.default)
 
 
@@ -118,12 +125,12 @@ def test_a_row_of_a_setting_has_its_default_a_unit_and_a_reason(
     assert text.endswith(".")
 
 
-def test_only_one_default_depends_on_the_machine() -> None:
+def test_two_defaults_depend_on_the_machine() -> None:
     computed = [
         name for name, field in Settings.model_fields.items() if field.default_factory is not None
     ]
 
-    assert computed == ["starting"]
+    assert computed == ["starting", "cpus"]
 
 
 # -- errors ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import trio
@@ -218,10 +219,28 @@ async def test_a_list_that_cannot_be_is_refused(site: Site, query: str, words: s
     assert answer.value["message"].startswith(words)
 
 
-async def test_the_query_language_is_said_to_be_missing(site: Site) -> None:
-    answer = await site.ask("GET", "/queue/jobs?q=status:error")
-    assert answer.status == 501
-    assert answer.value["message"].startswith("The query language of 'q' is not available")
+async def test_a_list_can_be_asked_for_by_a_query(site: Site) -> None:
+    await configured(site)
+    good = await site.run({"config": "X"})
+    await site.finished(good)
+    site.host.images[IMAGE] = FakeImage(Script((Printed(b"wrong password"),), exit_code=1))
+    bad = await site.run()
+    await site.finished(bad)
+    theirs = await site.ask("POST", "/docker/C/run", {"configData": {}}, token="other")
+    assert theirs.status == 202
+
+    async def ids(query: str) -> list[int]:
+        listed = await site.get("/queue/jobs?" + urlencode({"q": query}))
+        return [job["id"] for job in listed]
+
+    assert await ids("params.component:C params.config:X") == [good]
+    assert await ids("-status:success") == [bad]
+    assert await ids('result.message:"Wrong password"') == [bad]
+    assert await ids("startTime:[2018-06-21 TO *]") == [bad, good]
+    for wrong in ("status:", "nothing:1", "(" * 5_000, "startTime:[x TO y]", "\x00"):
+        answer = await site.ask("GET", "/queue/jobs?" + urlencode({"q": wrong}))
+        assert (answer.status, answer.value["error"]) == (400, "User error")
+        assert answer.value["message"].startswith('Failed to parse query "')
 
 
 # -- kill ------------------------------------------------------------------------------------------

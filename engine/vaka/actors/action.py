@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from vaka.actors.container import Limits, run_container
+from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.output import OutputReader, sanitise
 from vaka.actors.reconciler import LABEL_DEADLINE, LABEL_INSTANCE
 from vaka.actors.services import Services
@@ -99,6 +100,7 @@ class Actions:
             timeout=config.action_timeout,
             timeout_setting="action_timeout of the engine",
         )
+        limits = resource_limits(config, project, definition)
         image = await services.runtime.prepare_image(
             stage.reference,
             digest=definition.digest or None,
@@ -109,6 +111,7 @@ class Actions:
             profile(
                 config,
                 stage,
+                limits,
                 name=name,
                 image=image,
                 mounts=mounts(folder),
@@ -122,6 +125,8 @@ class Actions:
                     LABEL_DEADLINE: str(int(deadline)),
                     LABEL_PREFIX + "jobId": "0",
                     LABEL_PREFIX + "runId": run_id,
+                    LABEL_PREFIX + "rowId": "",
+                    LABEL_PREFIX + "containerName": f"{definition.sanitised_id}-0-{run_id}-0",
                     LABEL_PREFIX + "projectId": project.id,
                 },
             ),
@@ -136,7 +141,7 @@ class Actions:
         started = trio.current_time()
         try:
             await trio.to_thread.run_sync(partial(_lay_out, folder, stage))
-            answer = await self._answer(container, stage)
+            answer = await self._answer(container, stage, limits)
         finally:
             with trio.move_on_after(config.cleanup_timeout, shield=True) as cleanup:
                 await services.runtime.remove(name)
@@ -145,7 +150,9 @@ class Actions:
                 log.error("container.leaked", extra={"container": name})
         return ActionResult(_decode(answer), stage.reference, trio.current_time() - started)
 
-    async def _answer(self, container: ContainerSpec, stage: Stage) -> bytes:
+    async def _answer(
+        self, container: ContainerSpec, stage: Stage, limits: ResourceLimits
+    ) -> bytes:
         """Standard output of the action's container."""
         reader = OutputReader(self._services.config.event_line_bytes, {})
         answer = _Answer()
@@ -159,7 +166,7 @@ class Actions:
         )
         if ending is None:
             raise UserError("The action was stopped before it was started.")
-        raise_for_ending(stage, container.name, ending, reader, Masker())
+        raise_for_ending(stage, limits, container.name, ending, reader, Masker())
         return bytes(answer.stdout)
 
 

@@ -17,6 +17,7 @@ import trio
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
+from vaka.actors.limits import resource_limits
 from vaka.actors.output import OutputReader
 from vaka.actors.plan import DefinitionPlan
 from vaka.actors.processor import processor_stages
@@ -39,6 +40,7 @@ from vaka.mapping.outputs import OutputContext, store
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config, secrets
 from vaka.models.container import ImageInfo, OutputChunk, StreamName
+from vaka.models.event import Level
 from vaka.models.job import Phase, StageRecord, StageStatus
 from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
 from vaka.models.state import JobState, parse_state_file, parse_usage
@@ -314,8 +316,11 @@ class DefinitionActor:
         state: JobState,
     ) -> StageRecord:
         services, events = self._services, self._events
+        limits = resource_limits(
+            services.config, self._job.project, stage.definition, self._job.spec.container_type
+        )
         spec = services.plugins.container_spec(
-            container_spec(self._job, unit, stage, image, self._folder),
+            container_spec(self._job, unit, stage, image, self._folder, limits),
             SpecContext(
                 job_id=self._job.record.id,
                 project=self._job.project.id,
@@ -343,13 +348,14 @@ class DefinitionActor:
             await services.store.plan_stage(self._fence, record, keep=dict(self._unsaved))
             self._unsaved.clear()
             await events.write(
+                *(self._note(level, text, stage) for level, text in limits.notes),
                 self._entry(
                     "stage.planned",
                     f"Running processor {stage.definition.id}"
                     if stage.kind != "main"
                     else f"Executing docker process {record.image}.",
                     stage,
-                )
+                ),
             )
         self._containers.add(record.container)
         reader = OutputReader(
@@ -379,7 +385,7 @@ class DefinitionActor:
         record = await self._collect(stage, record, ending)
         if ending.stopped:
             raise Stopped
-        raise_for_ending(stage, record.container, ending, reader, events.masker)
+        raise_for_ending(stage, limits, record.container, ending, reader, events.masker)
         return record
 
     async def _take_back_the_folder(self) -> None:
@@ -614,6 +620,16 @@ class DefinitionActor:
             stage=stage.index,
             component=stage.definition.id,
             data=data,
+        )
+
+    def _note(self, level: Level, message: str, stage: Stage) -> Entry:
+        return Entry(
+            "note",
+            level,
+            message,
+            definition=self._index,
+            stage=stage.index,
+            component=stage.definition.id,
         )
 
     async def _report(self, kind: str, level: Any, message: str, data: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from vaka.actors.limits import ResourceLimits
 from vaka.actors.reconciler import (
     LABEL_ATTEMPT,
     LABEL_DEFINITION,
@@ -33,6 +34,8 @@ from vaka.models.job import JobRecord, JobSpec, Mode
 Kind = Literal["before", "main", "after", "action"]
 LABEL_PREFIX = "com.keboola.docker-runner."
 FEATURE_TYPES = "new-native-types"
+KEEPALIVE = {"net.ipv4.tcp_keepalive_time": "60"}
+"""Seconds after which an idle connection is probed, for networks that forget idle connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +131,19 @@ def container_name(config: EngineConfig, record: JobRecord, definition: int, sta
 
 
 def container_spec(
-    job: JobContext, unit: DefinitionContext, stage: Stage, image: ImageInfo, folder: JobFolder
+    job: JobContext,
+    unit: DefinitionContext,
+    stage: Stage,
+    image: ImageInfo,
+    folder: JobFolder,
+    limits: ResourceLimits,
 ) -> ContainerSpec:
     """The container of a job's stage (runner.md section 4.6)."""
     record, definition = job.record, stage.definition
     return profile(
         job.config,
         stage,
+        limits,
         name=container_name(job.config, record, unit.index, stage.index),
         image=image,
         mounts=mounts(folder),
@@ -159,6 +168,7 @@ def container_spec(
 def profile(
     config: EngineConfig,
     stage: Stage,
+    limits: ResourceLimits,
     *,
     name: str,
     image: ImageInfo,
@@ -177,12 +187,13 @@ def profile(
         mounts=mounts,
         user=None if definition.runs_as_root else config.effective_user,
         network=definition.network,
-        memory_bytes=definition.memory_bytes,
-        memory_swap_bytes=definition.memory_bytes if definition.no_swap else None,
-        cpus=config.cpus,
+        memory_bytes=limits.memory_bytes,
+        memory_swap_bytes=limits.memory_bytes if definition.no_swap else None,
+        cpus=limits.cpus,
         log_bytes=config.container_log_bytes,
         # an image that needs root reads and writes what others own: that takes root's capabilities
         drop_capabilities=not definition.runs_as_root,
+        sysctls=KEEPALIVE if definition.keeps_connections_alive else {},
     )
 
 

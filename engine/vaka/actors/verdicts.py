@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vaka.actors.container import Ending
+from vaka.actors.limits import ResourceLimits
 from vaka.actors.output import OutputReader
 from vaka.actors.stages import Stage
 from vaka.errors import ComponentCrashed, ContainerFailed, DeadlineExceeded, OutOfMemory
@@ -22,7 +23,12 @@ def has_succeeded(ending: Ending) -> bool:
 
 
 def raise_for_ending(
-    stage: Stage, name: str, ending: Ending, reader: OutputReader, masker: Masker
+    stage: Stage,
+    limits: ResourceLimits,
+    name: str,
+    ending: Ending,
+    reader: OutputReader,
+    masker: Masker,
 ) -> None:
     """Do nothing for a container that ended well.
 
@@ -35,8 +41,8 @@ def raise_for_ending(
     exit_, definition, image = ending.exit, stage.definition, stage.reference
     if exit_.oom_killed:
         raise OutOfMemory(
-            f"Component out of memory (exceeded {definition.memory})",
-            limit=definition.memory_bytes,
+            f"Component out of memory (exceeded {limits.memory})",
+            limit=limits.memory_bytes,
             peak=exit_.memory_peak_bytes,
         )
     if ending.timed_out:

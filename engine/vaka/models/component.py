@@ -89,7 +89,15 @@ _DEFINITION: Final = Object(
                 "tag": Scalar(default="latest", prepare=empty_as("latest")),
                 "digest": Scalar(default="", prepare=empty_as("")),
                 "name": Scalar(),
-                "repository": Object(extra="drop", children={"region": Scalar()}),
+                "repository": Object(
+                    extra="drop",
+                    children={
+                        "region": Scalar(),
+                        "username": Scalar(),
+                        "#password": Scalar(),
+                        "server": Scalar(),
+                    },
+                ),
             },
         ),
         "memory": Scalar(default=DEFAULT_MEMORY, prepare=empty_as(DEFAULT_MEMORY)),
@@ -290,6 +298,11 @@ class ComponentDefinition:
     def no_swap(self) -> bool:
         """Whether the memory limit holds for memory and swap together."""
         return "no-swap" in self.features
+
+    @property
+    def keeps_connections_alive(self) -> bool:
+        """Whether the container's idle TCP connections are probed every minute."""
+        return "container-tcpkeepalive-60s-override" in self.features
 
     @property
     def extension(self) -> Literal["json", "yml"]:

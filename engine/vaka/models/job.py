@@ -123,6 +123,8 @@ class JobSpec(Model):
     parent_run_id: str | None = None
     idempotency_key: str | None = None
     """A second submission with the same key and the same request gets the first one's job."""
+    container_type: str | None = None
+    """Size of the job's containers: `xsmall`, `small`, `medium` or `large` (runner.md section 11)."""
 
     @model_validator(mode="after")
     def _one_subject(self) -> JobSpec:
@@ -264,6 +266,8 @@ class JobQuery:
     descending: bool = True
     limit: int = 100
     offset: int = 0
+    search: str | None = None
+    """A condition in the query language of runner.md section 1.11.2."""
 
 
 @dataclass(frozen=True, slots=True)

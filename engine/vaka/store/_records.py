@@ -20,6 +20,7 @@ from vaka.models.job import (
     StageStatus,
     Status,
 )
+from vaka.store import _search
 from vaka.store.schema import definitions, job_specs, jobs, leases, stages
 
 MAX_ID = 2**63 - 1
@@ -82,6 +83,8 @@ def jobs_like(connection: Connection, query: JobQuery) -> list[JobRecord]:
         conditions.append(jobs.c.created >= query.created_since)
     if query.created_until is not None:
         conditions.append(jobs.c.created <= query.created_until)
+    if query.search is not None:
+        conditions.append(_search.condition(query.search))
     key = _SORT_KEYS[query.order_by]
     order = key.desc() if query.descending else key.asc()
     # `id` is never missing, and a plain order can come from an index

@@ -136,7 +136,11 @@ class JobStore:
         return await self._read(_records.job, job_id, project)
 
     async def jobs(self, query: JobQuery) -> list[JobRecord]:
-        """The jobs that match, without their stages; equals in the order are newest first."""
+        """The jobs that match, without their stages; equals in the order are newest first.
+
+        Raises:
+            InvalidInput: `query.search` cannot be understood.
+        """
         return await self._read(_records.jobs_like, query)
 
     async def jobs_of_run(self, run_id: str) -> list[JobRecord]:

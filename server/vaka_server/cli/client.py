@@ -70,6 +70,8 @@ class JobFilter:
     since: str | None = None
     limit: int = 20
     offset: int = 0
+    query: str | None = None
+    """In the query language of the queue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class EmbeddedClient(Client):
             created_since=_moment("since", wanted.since),
             limit=wanted.limit,
             offset=wanted.offset,
+            search=wanted.query,
         )
         return [
             documents.job(each, self._project, self._base)

@@ -104,6 +104,8 @@ class HttpClient(Client):
             params["status"] = ",".join(wanted.statuses)
         if wanted.since is not None:
             params["since"] = wanted.since
+        if wanted.query is not None:
+            params["q"] = wanted.query
         return _list(await self._json("GET", "/queue/jobs", params=params))
 
     async def events(

@@ -102,9 +102,13 @@ async def jobs(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
     offset: Annotated[int, typer.Option(min=0)] = 0,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", help="Query such as 'status:error durationSeconds:>120'."),
+    ] = None,
 ) -> None:
     """List jobs, newest first."""
-    wanted = JobFilter(component, config, tuple(status or ()), since, limit, offset)
+    wanted = JobFilter(component, config, tuple(status or ()), since, limit, offset, query)
     async with session.client() as client:
         found = await client.jobs(wanted)
     if session.json:

@@ -18,7 +18,6 @@ from vaka.models.job import JobQuery, Status
 from vaka_server import documents
 from vaka_server.access import Access, check_component
 from vaka_server.body import parse_json
-from vaka_server.problems import Refused
 from vaka_server.route import Call, Response, Route
 
 if TYPE_CHECKING:
@@ -53,12 +52,6 @@ async def job(call: Call, job_id: str) -> Response:
 
 async def jobs(call: Call) -> Response:
     """`GET /queue/jobs`."""
-    if call.text("q") is not None:
-        raise Refused(
-            501,
-            "The query language of 'q' is not available; use 'status', 'runId', 'params.component', "
-            "'params.config', 'since' and 'until'.",
-        )
     query = job_query(call)
     records = [] if query is None else await call.engine.jobs(query)
     include = call.words("include")
@@ -87,6 +80,7 @@ def job_query(call: Call) -> JobQuery | None:
         created_until=None if since is None else call.moment("until"),
         limit=call.whole("limit", LIMIT, most=MOST),
         offset=call.whole("offset", 0, most=1 << 31),
+        search=call.text("q"),
     )
     field = call.text("sortField")
     if field is None:
@@ -275,7 +269,7 @@ ROUTES = (
             "limit": f"How many at most, {LIMIT} unless given",
             "sortField": f"One of {', '.join(SORT_FIELDS)}",
             "sortDirection": "asc or desc",
-            "q": "Not available: answers 501",
+            "q": "A query such as params.component:C -status:success durationSeconds:>120",
             **_INCLUDE,
         },
         answer="Job[]",
