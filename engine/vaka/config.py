@@ -97,6 +97,13 @@ class EngineConfig(Model):
     event_line_bytes: Annotated[int, Field(ge=256)] = 64_000
     """Longest line of output kept whole; what is beyond is cut and said so."""
 
+    disk_stop_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    """Free space of the home's disk below which no job starts: what runs needs room to end."""
+    disk_warn_bytes: Annotated[int, Field(ge=0)] = 5 << 30
+    """Free space of the home's disk below which the engine warns."""
+    idempotency_age: Seconds = 86_400.0
+    """How long an idempotency key names the job that was made with it."""
+
     @property
     def effective_store_url(self) -> str:
         return self.store_url or f"sqlite:///{self.home.absolute()}/vaka.db"

@@ -23,7 +23,6 @@ import math
 import os
 import resource
 import secrets
-import shutil
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -35,6 +34,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -44,6 +44,7 @@ import trio
 from vaka._plugins import Plugins
 from vaka._supervision import leaves
 from vaka.actors.action import Actions
+from vaka.actors.admission import Admission
 from vaka.actors.dispatcher import Dispatcher
 from vaka.actors.limits import reserved_memory
 from vaka.actors.reconciler import reconcile_forever
@@ -75,11 +76,11 @@ HEALTH_TIMEOUT = 5.0
 REMEMBER = 1.0
 """Seconds that a component or project is known while jobs are accepted for it."""
 REMEMBERED = 1_000
-LOW_DISK_BYTES = 256 << 20
-"""Free space below which the engine calls itself unhealthy."""
 FIRST_PROJECT = "Main"
 FIRST_FEATURES = ("queuev2",)
 """Component libraries ask for it; without it they speak of a legacy queue."""
+UNSIGNED = frozenset({"token_id", "token_description", "idempotency_key"})
+"""What of a request says who sends it, and not what is asked for."""
 PARALLELISM_LIMIT = "components.jobsParallelism"
 
 
@@ -90,6 +91,8 @@ class Health:
     store: str | None
     runtime: str | None
     disk: str | None
+    warnings: tuple[str, ...] = ()
+    """What will keep it from working unless somebody does something about it."""
 
     @property
     def ok(self) -> bool:
@@ -134,7 +137,7 @@ class Job:
         """Ask the job to end, and return at once: `wait` returns when it has.
 
         A waiting job is cancelled on the spot. A running one is stopped, killed after the grace
-        period, and final only when nothing of it lives.
+        period, and final only when nothing of it lives. Jobs that it has started end with it.
 
         Raises:
             Conflict: the job has ended already.
@@ -243,6 +246,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 storage=storage,
                 catalog=catalog,
                 owner=owner,
+                admission=Admission(config),
                 starting=trio.CapacityLimiter(config.starting),
                 tokens={},
             )
@@ -361,6 +365,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 token_id=spec.token_id,
                 token_description=spec.token_description,
                 idempotency_key=spec.idempotency_key,
+                idempotency_seconds=self.config.idempotency_age,
                 request_hash=_request_hash(document),
             )
         )
@@ -376,6 +381,33 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """The jobs that match; `InvalidInput` when `query.search` cannot be understood."""
         return await self.services.store.jobs(query)
 
+    async def waits_for(self, record: JobRecord) -> str | None:
+        """What a waiting job waits for, in words; None for a job that does not wait."""
+        if record.status is not Status.WAITING:
+            return None
+        blocker = await self.services.store.blocker(record.id)
+        if blocker is not None and blocker.job_id is not None:
+            return f"job {blocker.job_id} of the same configuration, which has not ended"
+        if blocker is not None:
+            return f"one of the project's {blocker.project_running} running jobs to end"
+        reason = await self.services.admission.reason()
+        if reason is not None:
+            return reason
+        return "a free place and memory" if self.config.worker else "an engine that runs jobs"
+
+    async def run_seconds(self, project: str) -> int:
+        """Seconds that the finished jobs of a project ran, together."""
+        return await self.services.store.run_seconds(project)
+
+    async def daily_run_seconds(
+        self, project: str, first: date, last: date, *, offset: timedelta = timedelta(0)
+    ) -> list[tuple[date, int]]:
+        """The same for each day from `first` to `last`: of the jobs that ended on it.
+
+        Days begin at midnight, `offset` from UTC; those without a job have 0.
+        """
+        return await self.services.store.daily_run_seconds(project, first, last, offset)
+
     async def set_error_note(
         self, job_id: int, note: str | None, *, project: str | None = None
     ) -> JobRecord:
@@ -385,8 +417,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def request_stop(self, job_id: int, by: Mapping[str, Any]) -> JobRecord:
         """What `Job.cancel` does; `by` says who asked: `id` and `description`."""
         record = await self.services.store.request_stop(job_id, by)
-        if self._dispatcher is not None and record.status is Status.TERMINATING:
-            self._dispatcher.stop(job_id)
+        if self._dispatcher is not None:
+            self._dispatcher.stop_run(record)
         return record
 
     async def act(self, spec: ActionSpec) -> ActionResult:
@@ -398,10 +430,12 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def health(self) -> Health:
         """Whether the engine can work now; asks the store, the runtime and the disk."""
         services = self.services
+        disk = await services.admission.disk()
         return Health(
             store=await _reason(services.store.counts()),
             runtime=await _reason(services.runtime.info()) if self.config.worker else None,
-            disk=await trio.to_thread.run_sync(_disk_reason, self.config.home),
+            disk=disk.stops,
+            warnings=(disk.warns,) if disk.warns and not disk.stops else (),
         )
 
     async def _definition(self, spec: JobSpec) -> ComponentDefinition:
@@ -508,15 +542,10 @@ async def _reason(question: Awaitable[object]) -> str | None:
     return None
 
 
-def _disk_reason(home: Path) -> str | None:
-    free = shutil.disk_usage(home).free
-    if free < LOW_DISK_BYTES:
-        return f"only {free >> 20} MiB are free on the disk of {home}"
-    return None
-
-
 def _request_hash(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    """Equal for equal requests, whoever of the project sends them."""
+    unsigned = {name: value for name, value in document.items() if name not in UNSIGNED}
+    text = json.dumps(unsigned, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

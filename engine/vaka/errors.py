@@ -21,7 +21,8 @@ EngineError
     ├── ContainerLost            .name: the container vanished before its end was seen
     ├── RuntimeUnavailable       the container runtime does not answer
     ├── HomeInUse                .pid: another engine works in this home
-    └── StoreUnavailable         the job store does not answer, or its disk is full
+    ├── StoreUnavailable         the job store does not answer, or its disk is full
+    └── UnderMaintenance         .retry_after: Storage is closed for a while; jobs go back to waiting
 ```
 
 A message says what happened, to which thing, and what to do; facts are attributes. Whatever is raised
@@ -171,3 +172,14 @@ class HomeInUse(ApplicationError):
     def __init__(self, message: str, *, pid: int | None) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class UnderMaintenance(ApplicationError):
+    """A backend or catalog is closed for a while by its operator.
+
+    A job that meets it is put back among the waiting, and no job starts for `retry_after` seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 30.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -60,8 +60,18 @@ def plain_json(value: Any) -> bytes:
 # -- jobs ------------------------------------------------------------------------------------------
 
 
-def job(record: JobRecord, project: Project, base: str, *, include: Iterable[str] = ()) -> Document:
-    """The job resource. `include` adds `metrics`, and of our own `stages`, `cause` and `progress`."""
+def job(
+    record: JobRecord,
+    project: Project,
+    base: str,
+    *,
+    include: Iterable[str] = (),
+    waits_for: str | None = None,
+) -> Document:
+    """The job resource. `include` adds `metrics`, and of our own `stages`, `cause` and `progress`.
+
+    `waits_for` is what the engine says of a waiting job, a part of `progress`.
+    """
     by = record.terminated_by or {}
     document: Document = {
         "id": record.id,
@@ -102,6 +112,7 @@ def job(record: JobRecord, project: Project, base: str, *, include: Iterable[str
             "attempt": record.attempt,
             "phase": None if record.phase is None else record.phase.value,
             "definition": record.definition,
+            "waitsFor": waits_for,
         }
     return document
 

@@ -29,6 +29,7 @@ from vaka.errors import (
     Overloaded,
     RuntimeUnavailable,
     StoreUnavailable,
+    UnderMaintenance,
     UserError,
 )
 
@@ -92,7 +93,7 @@ def describe(error: BaseException) -> Problem:
     match error:
         case Refused(status=status, message=message, code=code):
             return Problem(status, message, code or _code(status))
-        case Maintenance(message=reason):
+        case Maintenance(message=reason) | UnderMaintenance(message=reason):
             return Problem(503, reason, "maintenance")
         case AuthenticationFailed():
             return Problem(401, INVALID_TOKEN, "storage.tokenInvalid")
@@ -154,7 +155,7 @@ def _runner(
     error: BaseException, problem: Problem, exception_id: str, request: Request
 ) -> dict[str, Any]:
     title, message = "User error", problem.message
-    if isinstance(error, Maintenance):
+    if isinstance(error, Maintenance | UnderMaintenance):
         title, message = "Project is disabled", f"Project is disabled - {problem.message}"
     elif isinstance(error, AuthenticationFailed):
         message = "Invalid StorageApi Token"
@@ -195,7 +196,7 @@ def _record(error: BaseException, problem: Problem, exception_id: str) -> None:
         "error": type(error).__name__,
         "detail": error.message if isinstance(error, EngineError) else str(error),
     }
-    if problem.status >= 500 and not isinstance(error, Refused | Maintenance):
+    if problem.status >= 500 and not isinstance(error, Refused | Maintenance | UnderMaintenance):
         log.error("request.failed", extra=fields, exc_info=error)
     else:
         log.info("request.refused", extra=fields)

@@ -56,6 +56,7 @@ class Root(Schema):
 class Ready(Schema):
     status: Literal["ok", "unavailable"]
     reasons: dict[str, str] = {}
+    warnings: list[str] = []
 
 
 class Message(Schema):
@@ -136,6 +137,8 @@ class Progress(Schema):
     attempt: int
     phase: str | None
     definition: int
+    waits_for: str | None
+    """Why a waiting job has not started; null in lists."""
 
 
 class Traffic(Schema):
@@ -182,6 +185,23 @@ class Job(Schema):
     """Only with `include=stages`, as the two below."""
     cause: Cause | None = None
     progress: Progress | None = None
+
+
+class Duration(Schema):
+    duration_sum: int
+    """Seconds."""
+
+
+class ProjectStatistics(Schema):
+    jobs: Duration
+
+
+class DayDuration(Duration):
+    date: str
+
+
+class DailyStatistics(Schema):
+    jobs: list[DayDuration]
 
 
 class ErrorNote(Schema):

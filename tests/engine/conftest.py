@@ -41,7 +41,7 @@ def make_engine(clock: MockClock, host: FakeHost, tmp_path: Path) -> MakeEngine:
             return FakeRuntime(host=host)
 
         return Engine(
-            EngineConfig(home=tmp_path / "home", **settings),
+            EngineConfig(**{"home": tmp_path / "home", **settings}),
             plugins=[SimpleNamespace(vaka_container_runtime=vaka_container_runtime), *plugins],
         )
 

@@ -237,6 +237,12 @@ async def test_a_full_disk_is_named_where_files_are_stored(
 async def test_readiness_names_what_is_missing(engine: FakeEngine) -> None:
     ready = await ask(engine, "/readyz", method="GET", headers={})
     assert (ready.status_code, await ready.get_json()) == (200, {"status": "ok"})
+    engine.state = Health(store=None, runtime=None, disk=None, warnings=("3 GiB free",))
+    ready = await ask(engine, "/readyz", method="GET", headers={})
+    assert (ready.status_code, await ready.get_json()) == (
+        200,
+        {"status": "ok", "warnings": ["3 GiB free"]},
+    )
     engine.state = Health(store=None, runtime="no daemon", disk="1 MiB free")
     ready = await ask(engine, "/readyz", method="GET", headers={})
     assert ready.status_code == 503

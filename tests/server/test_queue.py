@@ -56,6 +56,8 @@ async def test_a_new_job(site: Site) -> None:
     assert (job["result"], job["nestingLevel"]) == ({}, 0)
     assert job["lockName"] == f"docker-{job['project']['id']}-C-X"
     assert job["url"] == f"http://localhost/queue/job/{job['id']}"
+    told = (await site.job(job["id"], "?include=stages"))["progress"]["waitsFor"]
+    assert told == f"job {first} of the same configuration, which has not ended"
     assert datetime.fromisoformat(job["createdTime"]).utcoffset() is not None
 
 
@@ -327,6 +329,40 @@ async def test_a_note_is_kept_with_a_job(site: Site) -> None:
     for body in ({}, {"errorNote": None}, {"errorNote": 1}, []):
         answer = await site.ask("PUT", f"/queue/jobs/{id_}/error-note", body)
         assert (answer.status, answer.value["message"]) == (400, "Specify 'errorNote'.")
+
+
+async def test_run_time_is_told_in_sum_and_by_day(site: Site) -> None:
+    ids = [await site.run() for _ in range(2)]
+    for id_ in ids:
+        await site.finished(id_)
+    await set_durations(site, dict(zip(ids, (10, 20), strict=True)))
+    assert await site.get("/docker/stats/project") == {"jobs": {"durationSum": 30}}
+    assert await site.get("/docker/stats/project", token="other") == {"jobs": {"durationSum": 0}}
+    ended = {datetime.fromisoformat((await site.job(id_))["endTime"]).date() for id_ in ids}
+    first = min(ended) - timedelta(days=1)
+    days = {"fromDate": first, "toDate": max(ended), "timezoneOffset": "+00:00"}
+    told = (await site.get("/docker/stats/project/daily?" + urlencode(days)))["jobs"]
+    assert sum(day["durationSum"] for day in told) == 30
+    assert told[0] == {"date": first.isoformat(), "durationSum": 0}
+    assert [day["date"] for day in told] == sorted(day["date"] for day in told)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("", "Parameter 'fromDate' must be a date such as 2024-01-31."),
+        ("fromDate=2024-01-01", "Parameter 'toDate' must be a date"),
+        ("fromDate=2024-02-30&toDate=2024-03-01", "Parameter 'fromDate' must be a date"),
+        ("fromDate=0001-01-01&toDate=2024-03-01", "Parameter 'fromDate' must be a date"),
+        ("fromDate=2024-02-02&toDate=2024-02-01", "Parameter 'toDate' must not be before"),
+        ("fromDate=1990-02-02&toDate=2024-02-01", "The range must not have more than 3660 days."),
+        ("fromDate=2024-02-02&toDate=2024-02-02&timezoneOffset=2", "Parameter 'timezoneOffset'"),
+    ],
+)
+async def test_statistics_that_cannot_be_are_refused(site: Site, query: str, words: str) -> None:
+    answer = await site.ask("GET", f"/docker/stats/project/daily?{query}")
+    assert answer.status == 400
+    assert answer.value["message"].startswith(words)
 
 
 async def test_the_log_of_a_job_can_be_read_while_it_runs_and_after(site: Site) -> None:

@@ -52,11 +52,15 @@ class Dispatcher:
         while self.running:
             await self._changed.wait()
 
-    def stop(self, job_id: int) -> None:
-        """End a job that runs here, because its stop was asked for."""
-        actor = self.running.get(job_id)
-        if actor is not None:
-            actor.stop()
+    def stop_run(self, record: JobRecord) -> None:
+        """End a job that was asked to stop, and those below its run id, if they run here."""
+        below = f"{record.run_id}."
+        for actor in self.running.values():
+            its = actor.record
+            if its.project == record.project and (
+                its.id == record.id or its.run_id.startswith(below)
+            ):
+                actor.stop()
 
     def stop_all(self) -> None:
         """End all jobs."""
@@ -98,6 +102,7 @@ class Dispatcher:
             concurrency=config.concurrency,
             memory_bytes=config.effective_memory_bytes,
             limit=free,
+            waiting=await self._services.admission.reason() is None,
         )
 
     def _begin(self, record: JobRecord, jobs: trio.Nursery) -> None:

@@ -21,7 +21,14 @@ from vaka.actors.events import Entry, EventLog, keep_events
 from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
 from vaka.actors.services import Services
 from vaka.actors.stages import JobContext, image_definition, is_debug, job_folder
-from vaka.errors import Conflict, MappingFailed, NotFound, StoreUnavailable, UserError
+from vaka.errors import (
+    Conflict,
+    MappingFailed,
+    NotFound,
+    StoreUnavailable,
+    UnderMaintenance,
+    UserError,
+)
 from vaka.masking import Masker
 from vaka.models.component import ComponentDefinition
 from vaka.models.job import Cause, CauseKind, JobRecord, JobSpec, Phase, Status
@@ -125,9 +132,12 @@ class JobActor:
                 raise fault
         with self._cleanup:
             failure = None
-            if faults:
+            closed = _maintenance(faults)
+            if faults and closed is None:
                 failure = await self._judge(events, faults)
             await self._clean_up(events)
+            if closed is not None and await self._put_back(events, closed):
+                return
             if failure is not None:
                 await self._fail(events, failure)
             elif result is not None:
@@ -157,6 +167,21 @@ class JobActor:
             log.error("job.failed", extra=extra, exc_info=culprit)
         await self._services.store.save_definition(self._fence, VERDICT, failure.to_json())
         return failure
+
+    async def _put_back(self, events: EventLog, closed: UnderMaintenance) -> bool:
+        """Let the job wait until what it needs is open again; False when it was asked to stop."""
+        if self._stop.is_set():
+            return False
+        text = events.masker.text(closed.message)
+        self._services.admission.pause(text, closed.retry_after)
+        await events.write(Entry("job.requeued", "warn", f"The job waits again: {text}"))
+        await events.flush()
+        try:
+            await self._services.store.requeue(self._fence)
+        except Conflict:
+            return False  # its stop was asked for in this moment
+        log.warning("job.requeued", extra={"job_id": self.record.id, "reason": text})
+        return True
 
     async def _fail(self, events: EventLog, failure: Verdict) -> None:
         await self._finish(
@@ -369,6 +394,12 @@ class JobActor:
                 await events.write(
                     Entry("state.stored", "notice", "Storing state.", definition=index)
                 )
+
+
+def _maintenance(faults: Sequence[BaseException]) -> UnderMaintenance | None:
+    """What a job has met, when all that went wrong is that something is closed for a while."""
+    closed = [fault for fault in faults if isinstance(fault, UnderMaintenance)]
+    return closed[0] if closed and len(closed) == len(faults) else None
 
 
 def _result(plan: Plan, results: Sequence[DefinitionResult]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import trio
 from pydantic import SecretStr
 
 from vaka._plugins import Plugins
+from vaka.actors.admission import Admission
 from vaka.config import EngineConfig
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
 from vaka.store import JobStore, Owner
@@ -31,6 +32,7 @@ class Services:
     storage: MappingBackend
     catalog: Catalog
     owner: Owner
+    admission: Admission
     starting: trio.CapacityLimiter
     """The gate of containers that are being created or started."""
     tokens: dict[int, SecretStr]

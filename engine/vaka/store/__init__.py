@@ -3,6 +3,7 @@
 from vaka.store._watch import Watch
 from vaka.store.job_store import JobStore
 from vaka.store.values import (
+    Blocker,
     EventsOutOfOrder,
     Fence,
     LeaseLost,
@@ -14,6 +15,7 @@ from vaka.store.values import (
 )
 
 __all__ = [
+    "Blocker",
     "EventsOutOfOrder",
     "Fence",
     "JobStore",

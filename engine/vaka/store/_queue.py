@@ -50,7 +50,7 @@ _INSERT_SPEC = sa.insert(job_specs)
 def submit(tx: Transaction, new: NewJob) -> JobRecord:
     """Store a job, or find the one that the same request has made before."""
     if new.idempotency_key is not None:
-        earlier = _repeated(tx.connection, new)
+        earlier = _repeated(tx, new)
         if earlier is not None:
             return earlier
     job_id, run_number = next(tx.ids), next(tx.ids)
@@ -108,20 +108,27 @@ def submit(tx: Transaction, new: NewJob) -> JobRecord:
     )
 
 
-def _repeated(connection: Connection, new: NewJob) -> JobRecord | None:
-    row = connection.execute(
-        sa.select(jobs.c.id, jobs.c.request_hash).where(
+def _repeated(tx: Transaction, new: NewJob) -> JobRecord | None:
+    """The job that the same request has made; one that is too old loses its key."""
+    row = tx.connection.execute(
+        sa.select(jobs.c.id, jobs.c.request_hash, jobs.c.created).where(
             jobs.c.project == new.project, jobs.c.idempotency_key == new.idempotency_key
         )
     ).one_or_none()
     if row is None:
+        return None
+    age = new.idempotency_seconds
+    if age is not None and row.created + timedelta(seconds=age) <= tx.clock():
+        tx.connection.execute(
+            sa.update(jobs).where(jobs.c.id == row.id).values(idempotency_key=None)
+        )
         return None
     if row.request_hash != new.request_hash:
         raise Conflict(
             f"Idempotency key {new.idempotency_key!r} was used for another request, which made job "
             f"{row.id}; use a new key for a new request."
         )
-    return _records.job(connection, row.id)
+    return _records.job(tx.connection, row.id)
 
 
 def _claim_class(project: str, parallelism: int | None, memory_bytes: int) -> str:
@@ -275,7 +282,14 @@ class _Claim:
 
 
 def claim(
-    tx: Transaction, owner: Owner, *, lease: float, concurrency: int, memory_bytes: int, limit: int
+    tx: Transaction,
+    owner: Owner,
+    *,
+    lease: float,
+    concurrency: int,
+    memory_bytes: int,
+    limit: int,
+    waiting: bool = True,
 ) -> list[JobRecord]:
     """Jobs that are now `owner`'s: those that lost theirs, then the oldest that may start."""
     held, reserved = tx.connection.execute(_HELD, {"owner": owner.id}).one()
@@ -294,7 +308,8 @@ def claim(
     adopted = _adopt(tx, owner, now, slots, lease_values)
     for reserved in adopted.values():
         state.hold(reserved)
-    _choose(state, slots - len(adopted))
+    if waiting:
+        _choose(state, slots - len(adopted))
     if state.chosen:
         tx.connection.execute(_INSERT_LEASE, [_lease(each) | lease_values for each in state.chosen])
         tx.connection.execute(
@@ -550,21 +565,45 @@ def finish(
 def request_stop(
     tx: Transaction, job_id: int, by: Mapping[str, Any], project: str | None
 ) -> JobRecord:
-    """Cancel a waiting job on the spot, mark a running one as to be stopped."""
+    """Cancel a waiting job on the spot, mark a running one as to be stopped; so with its children."""
     row = _locked_row(tx, job_id, project)
-    status = Status(row.status)
-    if status.is_finished:
-        raise Conflict(f"Job is not in a killable state: job {job_id} is {status.value} already.")
-    if status is not Status.TERMINATING:
-        values: dict[str, Any] = {"status": Status.TERMINATING.value, "terminated_by": dict(by)}
-        if status is Status.WAITING:
-            values["status"] = Status.CANCELLED.value
-            values |= {"ended": tx.clock(), "claim_class": None}
-        tx.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
-        if row.claim_class is not None:
-            _promote(tx, row.lock_name)
-        tx.topics.update(of_status(job_id))
+    if Status(row.status).is_finished:
+        raise Conflict(f"Job is not in a killable state: job {job_id} is {row.status} already.")
+    _stop(tx, row, by)
+    for child in _open_below(tx, row):
+        _stop(tx, child, by)
     return _records.job(tx.connection, job_id)
+
+
+def _stop(tx: Transaction, row: _Candidate, by: Mapping[str, Any]) -> None:
+    status = Status(row.status)
+    if status is Status.TERMINATING:
+        return
+    values: dict[str, Any] = {"status": Status.TERMINATING.value, "terminated_by": dict(by)}
+    if status is Status.WAITING:
+        values["status"] = Status.CANCELLED.value
+        values |= {"ended": tx.clock(), "claim_class": None}
+    tx.connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(values))
+    if row.claim_class is not None:
+        _promote(tx, row.lock_name)
+    tx.topics.update(of_status(row.id))
+
+
+def _open_below(tx: Transaction, row: _Candidate) -> list[_Candidate]:
+    """The open jobs of a job's project that it has started, and those that these have."""
+    run_id = tx.connection.execute(sa.select(jobs.c.run_id).where(jobs.c.id == row.id)).scalar_one()
+    rows = tx.connection.execute(
+        sa.select(*_CANDIDATE)
+        .where(
+            jobs.c.run_id >= f"{run_id}.",
+            jobs.c.run_id < f"{run_id}/",  # "/" is what comes after "."
+            jobs.c.project == row.project,
+            _OPEN,
+        )
+        .order_by(jobs.c.id.desc())  # a job that a lock kept waiting ends before it is promoted
+        .with_for_update()
+    )
+    return [_Candidate(*each) for each in rows]
 
 
 def _locked_row(tx: Transaction, job_id: int, project: str | None = None) -> _Candidate:

@@ -22,6 +22,7 @@ from vaka.models.job import (
 )
 from vaka.store import _search
 from vaka.store.schema import definitions, job_specs, jobs, leases, stages
+from vaka.store.values import Blocker
 
 MAX_ID = 2**63 - 1
 _SECOND = 1_000_000
@@ -119,6 +120,33 @@ def active_jobs(connection: Connection) -> dict[int, int]:
     """Attempt by id of the jobs that run."""
     rows = connection.execute(sa.select(leases.c.job_id, leases.c.attempt))
     return {row.job_id: row.attempt for row in rows}
+
+
+def blocker(connection: Connection, job_id: int) -> Blocker | None:
+    """What of the store's own keeps a waiting job from being claimed, if anything does."""
+    row = connection.execute(
+        sa.select(
+            jobs.c.lock_name, jobs.c.project, jobs.c.project_parallelism, jobs.c.parent_run_id
+        ).where(jobs.c.id == job_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    older = connection.execute(
+        sa.select(sa.func.min(jobs.c.id)).where(
+            jobs.c.lock_name == row.lock_name, jobs.c.ended.is_(None), jobs.c.id < job_id
+        )
+    ).scalar_one()
+    if older is not None:
+        return Blocker(job_id=older)
+    if row.project_parallelism is None:
+        return None
+    running = connection.scalars(
+        sa.select(leases.c.parent_run_id).where(leases.c.project == row.project)
+    ).all()
+    has_free_parent = row.parent_run_id is not None and row.parent_run_id not in running
+    if len(running) < row.project_parallelism or has_free_parent:
+        return None
+    return Blocker(project_running=len(running))
 
 
 def kept_definitions(connection: Connection, job_id: int, attempt: int) -> dict[int, Any]:

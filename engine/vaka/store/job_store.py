@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, Unpack
@@ -16,12 +16,13 @@ from vaka._supervision import leaves
 from vaka.errors import StoreUnavailable
 from vaka.models.event import Event
 from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
-from vaka.store import _events, _journal, _queue, _records
+from vaka.store import _events, _journal, _queue, _records, _statistics
 from vaka.store._database import Database, Transaction
 from vaka.store._watch import Hub, Watch, listen
 from vaka.store._writer import Writer
 from vaka.store.values import (
     NOTHING,
+    Blocker,
     Fence,
     Kept,
     NewJob,
@@ -147,6 +148,20 @@ class JobStore:
         """The jobs of a run and of the runs below it, oldest first."""
         return await self._read(_records.jobs_of_run, run_id)
 
+    async def blocker(self, job_id: int) -> Blocker | None:
+        """What of the store's own keeps a waiting job from being claimed; None: nothing does."""
+        return await self._read(_records.blocker, job_id)
+
+    async def run_seconds(self, project: str) -> int:
+        """Seconds that the finished jobs of a project ran, together."""
+        return await self._read(_statistics.run_seconds, project)
+
+    async def daily_run_seconds(
+        self, project: str, first: date, last: date, offset: timedelta
+    ) -> list[tuple[date, int]]:
+        """The same for each day from `first` to `last`, by when jobs ended, `offset` from UTC."""
+        return await self._read(_statistics.daily_run_seconds, project, first, last, offset)
+
     async def counts(self) -> dict[Status, int]:
         """How many jobs there are of each status."""
         return await self._read(_records.counts)
@@ -162,6 +177,8 @@ class JobStore:
         self, job_id: int, by: Mapping[str, Any], project: str | None = None
     ) -> JobRecord:
         """Cancel a waiting job on the spot; have a running one stopped by its owner.
+
+        The same becomes of the project's open jobs whose run id is below the job's: its children.
 
         The owner learns of it from `renew`, or at once by a watch on the job. `by` says who asked:
         `id` and `description`. Asking again changes nothing.
@@ -190,6 +207,7 @@ class JobStore:
         concurrency: int,
         memory_bytes: int,
         limit: int = 1,
+        waiting: bool = True,
     ) -> list[JobRecord]:
         """Up to `limit` jobs that are now `owner`'s, each with its stages.
 
@@ -198,7 +216,8 @@ class JobStore:
         limit (or whose parent has no running child), and that fit into `memory_bytes` next to what
         the owner has; a job larger than all of it runs alone. Younger jobs pass one that does not
         fit for five minutes, then wait for it. `concurrency` counts the owner's leases, `lease` is
-        seconds. What a cancelled call has claimed is released again.
+        seconds. Without `waiting`, only running jobs are claimed. What a cancelled call has claimed
+        is released again.
         """
         action = partial(
             _queue.claim,
@@ -207,6 +226,7 @@ class JobStore:
             concurrency=concurrency,
             memory_bytes=memory_bytes,
             limit=limit,
+            waiting=waiting,
         )
 
         def undo(tx: Transaction, claimed: list[JobRecord]) -> None:

@@ -48,6 +48,8 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str | None = None
     """Tells a repeated request from another one under the same idempotency key."""
+    idempotency_seconds: float | None = None
+    """A job that is older has lost its idempotency key; None: it keeps it."""
 
     def __post_init__(self) -> None:
         if self.idempotency_key is not None and self.request_hash is None:
@@ -75,6 +77,16 @@ class Fence:
     job_id: int
     owner_id: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """What keeps a waiting job from being claimed."""
+
+    job_id: int | None = None
+    """The older job of the same lock that has not ended."""
+    project_running: int | None = None
+    """Jobs of the project that run, as many as may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,11 +118,11 @@ class EmbeddedClient(Client):
                 }
             )
         )
-        return self._job(job.record)
+        return await self._job(job.record)
 
     async def job(self, job_id: int) -> Document:
         found = await self._engine.job(job_id, project=self._project.id)
-        return self._job(await found.refresh())
+        return await self._job(await found.refresh())
 
     async def jobs(self, wanted: JobFilter) -> list[Document]:
         try:
@@ -156,8 +156,14 @@ class EmbeddedClient(Client):
         job = await self._engine.job(job_id, project=self._project.id)
         await job.cancel({"id": None, "description": DESCRIPTION})
 
-    def _job(self, record: JobRecord) -> Document:
-        return documents.job(record, self._project, self._base, include=("stages",))
+    async def _job(self, record: JobRecord) -> Document:
+        return documents.job(
+            record,
+            self._project,
+            self._base,
+            include=("stages",),
+            waits_for=await self._engine.waits_for(record),
+        )
 
     # -- catalog -------------------------------------------------------------------------------
 

@@ -311,6 +311,9 @@ def describe(job: Mapping[str, Any], moved: list[Event]) -> str:
     ]
     if job["process"]["host"]:
         lines.append(f"host       {text.clean(str(job['process']['host']))}")
+    waits_for = (job.get("progress") or {}).get("waitsFor")
+    if waits_for:
+        lines.append(f"waits for  {text.clean(waits_for)}")
     if job["errorNote"]:
         lines.append(f"note       {text.clean(str(job['errorNote']))}")
     if moved:

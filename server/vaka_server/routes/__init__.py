@@ -1,7 +1,7 @@
 """The route table: one module per resource. A handler parses, calls the engine, renders."""
 
 from vaka_server.route import Route
-from vaka_server.routes import components, docker, files, queue, service, tables, tokens
+from vaka_server.routes import components, docker, files, queue, service, stats, tables, tokens
 
 __all__ = ["all_routes"]
 
@@ -12,6 +12,7 @@ def all_routes() -> tuple[Route, ...]:
         *service.ROUTES,
         *docker.ROUTES,
         *queue.ROUTES,
+        *stats.ROUTES,
         *tokens.ROUTES,
         *components.ROUTES,
         *tables.ROUTES,

@@ -45,8 +45,10 @@ BATCH = 1 << 16
 async def job(call: Call, job_id: str) -> Response:
     """`GET /queue/job/{id}`."""
     found = await _job(call, job_id)
+    include = call.words("include")
+    waits_for = await call.engine.waits_for(found.record) if "stages" in include else None
     return call.runner(
-        documents.job(found.record, call.project, call.base, include=call.words("include"))
+        documents.job(found.record, call.project, call.base, include=include, waits_for=waits_for)
     )
 
 

@@ -41,9 +41,10 @@ async def readyz(call: Call) -> Response:
     reasons = {name: reason for name, reason in checks.items() if reason is not None}
     if call.settings.maintenance is not None:
         reasons["maintenance"] = call.settings.maintenance
+    warnings = {"warnings": list(health.warnings)} if health.warnings else {}
     if reasons:
-        return call.runner({"status": "unavailable", "reasons": reasons}, 503)
-    return call.runner({"status": "ok"})
+        return call.runner({"status": "unavailable", "reasons": reasons, **warnings}, 503)
+    return call.runner({"status": "ok", **warnings})
 
 
 async def openapi(call: Call) -> Response:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from vaka.errors import Conflict, InvalidInput
@@ -93,3 +95,14 @@ async def test_projects_do_not_share_idempotency_keys(store: JobStore) -> None:
 def test_an_idempotency_key_needs_a_hash() -> None:
     with pytest.raises(ValueError, match="needs the hash"):
         new_job(idempotency_key="k")
+
+
+async def test_an_old_job_loses_its_idempotency_key(store: JobStore, clock: Clock) -> None:
+    keyed = new_job(idempotency_key="k", request_hash="h", idempotency_seconds=60)
+    first = await store.submit(keyed)
+    clock.advance(59)
+    assert (await store.submit(keyed)).id == first.id
+    clock.advance(1)
+    second = await store.submit(replace(keyed, request_hash="another"))
+    assert second.id != first.id
+    assert (await store.submit(replace(keyed, request_hash="another"))).id == second.id
