@@ -186,6 +186,37 @@ async def test_a_job_that_runs_or_has_ended_is_left_alone_by_other_engines(
     assert len(host.created) == created
 
 
+async def test_a_job_that_is_claimed_while_the_engine_leaves_is_for_the_next_one(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(host)
+    async with make_engine() as engine:
+        store = engine.services.store
+        real, claimed, may_answer = store.claim, trio.Event(), trio.Event()
+
+        async def claim(*arguments: Any, **options: Any) -> Any:
+            found = await real(*arguments, **options)
+            if found:
+                claimed.set()
+                await may_answer.wait()
+            return found
+
+        monkeypatch.setattr(store, "claim", claim)
+        await trio.sleep(6)  # the dispatcher asks by the new way
+        job = await engine.submit(JobSpec(image=IMAGE))
+        await claimed.wait()
+        real_close = engine._dispatcher.close  # type: ignore[union-attr]
+
+        def close() -> None:
+            real_close()
+            may_answer.set()
+
+        monkeypatch.setattr(engine._dispatcher, "close", close)
+    assert host.created == []
+    async with make_engine() as engine:
+        assert (await (await engine.job(job.id)).wait()).status is Status.SUCCESS
+
+
 # -- outcomes --------------------------------------------------------------------------------------
 
 

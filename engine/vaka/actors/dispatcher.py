@@ -17,6 +17,7 @@ from vaka.actors.job import JobActor
 from vaka.actors.services import Services
 from vaka.errors import StoreUnavailable
 from vaka.models.job import JobRecord
+from vaka.store import Fence
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -87,7 +88,10 @@ class Dispatcher:
                 while True:
                     claimed = await self._patiently(self._claim) if self._accepting else None
                     for record in claimed or ():
-                        self._begin(record, jobs)
+                        if self._accepting:
+                            self._begin(record, jobs)
+                        else:  # the engine is leaving since it was asked for: nobody would run it
+                            await self._give_back(record)
                     if not claimed:
                         await watch.changed(self._services.config.idle_poll)
 
@@ -109,6 +113,15 @@ class Dispatcher:
         actor = JobActor(self._services, record)
         self.running[record.id] = actor
         jobs.start_soon(self._supervise, actor)
+
+    async def _give_back(self, record: JobRecord) -> None:
+        """Release a job before anything was done for it; else its lease runs out."""
+        fence = Fence(record.id, self._services.owner.id, record.attempt)
+        with trio.move_on_after(self._services.config.cleanup_timeout, shield=True):
+            try:
+                await self._services.store.release(fence)
+            except StoreUnavailable as error:
+                log.warning("job.kept", extra={"job_id": record.id, "error": str(error)})
 
     async def _supervise(self, actor: JobActor) -> None:
         try:
