@@ -94,8 +94,11 @@ class EngineConfig(Model):
     shutdown: Literal["drain", "adopt", "stop"] = "drain"
     """What leaving the engine does to running jobs: wait for them, leave their containers to the next
     engine, or cancel them."""
-    event_line_bytes: Annotated[int, Field(ge=256)] = 64_000
-    """Longest line of output kept whole; what is beyond is cut and said so."""
+    event_line_length: Annotated[int, Field(ge=256)] = 64_000
+    """Characters of the longest line of output kept whole; what is beyond is cut and said so."""
+    job_log_bytes: Annotated[int, Field(ge=1 << 10)] = 1 << 30
+    """Output of one job that is kept; what is beyond is read, so that no container waits, and left
+    out."""
 
     disk_stop_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     """Free space of the home's disk below which no job starts: what runs needs room to end."""

@@ -62,3 +62,34 @@ def test_no_value_is_left_in_what_was_masked(values: list[str], text: str) -> No
     masked = Masker(values).text(" ".join([text, *values, text]))
     remains = masked.split(HIDDEN)
     assert not [value for value in values for part in remains if value in part]
+
+
+VALUES = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4)
+
+
+@given(VALUES, st.text("abc\n", max_size=60), st.integers(0, 60))
+def test_a_prefix_is_masked_as_it_is_in_the_whole(values: list[str], text: str, cut: int) -> None:
+    masker = Masker(values)
+    assert masker.text(text).startswith(masker.prefix(text[:cut]))
+    assert len(text[:cut]) - len(masker.prefix(text[:cut])) < max(masker.longest, 1)
+
+
+def test_a_suffix_begins_after_what_may_be_the_end_of_a_value() -> None:
+    masker = Masker(["secret"])
+    assert masker.longest == len("c2VjcmV0")
+    assert masker.suffix("cret and the secret") == "d the [hidden]"
+    assert masker.suffix("x secret.") == "[hidden]."
+    assert Masker().suffix("all of it") == "all of it"
+
+
+def test_a_value_of_several_lines_is_hidden_line_by_line() -> None:
+    masker = Masker(["-----BEGIN-----\n  key one\n}\n-----END-----\n"])
+    assert masker.lines("a key one\n}\n-----END-----\n") == "a [hidden]\n}\n[hidden]\n"
+    assert masker.text("x -----BEGIN-----\n  key one\n}\n-----END-----\n") == "x [hidden]"
+    assert Masker(["ab\ncd"]).lines("ab\ncd\n") == "[hidden]\n[hidden]\n"
+
+
+def test_of_many_values_those_that_are_there_are_found() -> None:
+    masker = Masker([f"<{number}>" for number in range(200)])
+    for number in range(200):  # more searches than are kept
+        assert masker.text(f"<{number}> and <{number + 1}>").count(HIDDEN) == 1 + (number < 199)

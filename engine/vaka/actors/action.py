@@ -154,7 +154,7 @@ class Actions:
         self, container: ContainerSpec, stage: Stage, limits: ResourceLimits
     ) -> bytes:
         """Standard output of the action's container."""
-        reader = OutputReader(self._services.config.event_line_bytes, {})
+        reader = OutputReader(self._services.config.event_line_length, {})
         answer = _Answer()
         ending = await run_container(
             self._services,
@@ -175,6 +175,9 @@ class _Answer:
 
     def __init__(self) -> None:
         self.stdout = bytearray()
+
+    def found(self, container_id: str) -> None:
+        """Which container it is does not matter to an action."""
 
     async def starting(self) -> None:
         """Nothing is journaled for an action."""

@@ -36,6 +36,9 @@ DRAIN_TIMEOUT = 30.0
 class Listener(Protocol):
     """Who is told what a container does."""
 
+    def found(self, container_id: str) -> None:
+        """It is there, made now or by an earlier engine; it has not been started by this one."""
+
     async def starting(self) -> None:
         """The container is about to be started: after this it may have run."""
 
@@ -107,7 +110,9 @@ async def run_container(
                     )
                 if stop.is_set():
                     return None
-                await runtime.create(spec)
+                listener.found((await runtime.create(spec)).id)
+            else:
+                listener.found(found.id)
             chunks = await stack.enter_async_context(runtime.output(name))
             if found is None or found.phase is ContainerPhase.CREATED:
                 if stop.is_set():

@@ -18,6 +18,7 @@ from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
 from vaka.actors.limits import resource_limits
+from vaka.actors.logs import StageLog
 from vaka.actors.output import OutputReader
 from vaka.actors.plan import DefinitionPlan
 from vaka.actors.processor import processor_stages
@@ -359,10 +360,20 @@ class DefinitionActor:
             )
         self._containers.add(record.container)
         reader = OutputReader(
-            services.config.event_line_bytes,
+            services.config.event_line_length,
             {"stdout": record.stdout_bytes, "stderr": record.stderr_bytes},
+            events.masker,
         )
-        listener = _StageListener(self, stage)
+        stage_log = StageLog(
+            events,
+            self._main.logging,
+            reader,
+            definition=self._index,
+            stage=stage.index,
+            component=self._main.id,
+            longest=services.config.event_line_length,
+        )
+        listener = _StageListener(self, stage, stage_log)
         self.in_container = True
         try:
             ending = await run_container(
@@ -377,6 +388,7 @@ class DefinitionActor:
             )
         finally:
             self.in_container = False
+        await stage_log.close()
         if ending is None:
             raise Stopped
         if stage.definition.runs_as_root:
@@ -451,27 +463,6 @@ class DefinitionActor:
         )
         await self._events.write(
             self._entry("stage.started", f"Started {stage.definition.id}.", stage)
-        )
-
-    async def tell(
-        self, stage: Stage, stream: StreamName, lines: list[str], reader: OutputReader
-    ) -> None:
-        """Hand lines to the event writer, with how far into the two streams they reach."""
-        await self._events.lines(
-            [
-                Entry(
-                    "log",
-                    "error" if stream == "stderr" else "info",
-                    line,
-                    definition=self._index,
-                    stage=stage.index,
-                    component=stage.definition.id,
-                    stream=stream,
-                )
-                for line in lines
-            ],
-            (self._index, stage.index),
-            reader.told,
         )
 
     def _planned(self, stage: Stage, image: ImageInfo) -> StageRecord:
@@ -639,9 +630,14 @@ class DefinitionActor:
 class _StageListener:
     """Journals what a stage's container does."""
 
-    def __init__(self, actor: DefinitionActor, stage: Stage) -> None:
+    def __init__(self, actor: DefinitionActor, stage: Stage, stage_log: StageLog) -> None:
         self._actor = actor
         self._stage = stage
+        self._log = stage_log
+
+    def found(self, container_id: str) -> None:
+        """From here on it is known whose messages are its own."""
+        self._log.found(container_id)
 
     async def starting(self) -> None:
         """From here on an absent container is a lost one, so it is written down first."""
@@ -652,4 +648,4 @@ class _StageListener:
 
     async def printed(self, stream: StreamName, lines: list[str], reader: OutputReader) -> None:
         """Hand lines to the event writer, with how far into the streams they reach."""
-        await self._actor.tell(self._stage, stream, lines, reader)
+        await self._log.lines(stream, lines, reader.told)

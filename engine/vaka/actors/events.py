@@ -3,6 +3,9 @@
 Whoever has something to say sends it and goes on; the writer stores what has gathered in one
 transaction. The channel is bounded, so a job cannot produce faster than the store takes: that
 backpressure reaches the container through its output stream, and nothing is dropped.
+
+What a container prints comes here masked already, many lines at a time, and stays together until
+somebody reads it. The runner's own notices and details are for the operator's log, not for the job's.
 """
 
 from __future__ import annotations
@@ -18,15 +21,17 @@ import trio
 from vaka.actors.services import Services
 from vaka.masking import Masker
 from vaka.models.container import StreamName
-from vaka.models.event import Event, Level
+from vaka.models.event import Event, Level, Lines
 from vaka.store import Fence
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 64
 """Messages under way to the writer; one message is one note, or the lines of one read."""
-BATCH_EVENTS = 2_000
+BATCH_EVENTS = 20_000
 """Events stored in one transaction, at most about that many."""
+BATCH_CHARACTERS = 1 << 20
+"""Text stored in one transaction, at most about that much."""
 GATHER = 0.02
 """Seconds that events wait for others to be stored with: a commit costs more than an event."""
 OBSERVERS = 5.0
@@ -48,9 +53,50 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Printed:
+    """Lines that a container printed together, masked, before they have their numbers."""
+
+    level: Level
+    messages: Sequence[str]
+    definition: int
+    stage: int
+    component: str
+    stream: StreamName | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What is told of each of them, masked."""
+    time: datetime | None = None
+    """When it happened; None is now."""
+
+
+class LogRoom:
+    """How much of what a job's containers print is kept."""
+
+    def __init__(self, limit: int, used: int = 0) -> None:
+        self.limit = limit
+        """Bytes."""
+        self._used = used
+
+    def take(self, lines: Sequence[str], size: int) -> Sequence[str]:
+        """Those of `lines`, which took `size` bytes to print, that there is room for."""
+        free = self.limit - self._used
+        self._used += size
+        if size <= free:
+            return lines
+        kept: list[str] = []
+        for line in lines:
+            free -= len(line) + 1
+            if free < 0:
+                break
+            kept.append(line)
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
 class _Message:
     time: datetime
-    entries: Sequence[Entry]
+    entries: Sequence[Entry | Printed]
+    size: int = 0
+    """Characters of what was printed."""
     offsets: tuple[tuple[int, int], tuple[int, int]] | None = None
     """(definition, stage) and how much of (stdout, stderr) is told once these entries are."""
     stored: trio.Event | None = None
@@ -60,25 +106,52 @@ class EventLog:
     """The sending end: what the tasks of a job write events with."""
 
     def __init__(
-        self, send: trio.MemorySendChannel[_Message], masker: Masker, services: Services
+        self,
+        send: trio.MemorySendChannel[_Message],
+        masker: Masker,
+        services: Services,
+        job_id: int,
+        room: LogRoom,
     ) -> None:
         self._send = send
+        self.job_id = job_id
+        self.room = room
         self._services = services
         self.masker = masker
 
     async def write(self, *entries: Entry) -> None:
-        """Hand over events. Returns when the writer has room for them, not when they are stored."""
-        await self._send.send(_Message(self._services.now(), entries))
+        """Hand over events. Returns when the writer has room for them, not when they are stored.
+
+        Notes that are only notices or details go to the operator's log (runner.md section 4.10.4).
+        """
+        told: list[Entry] = []
+        for entry in entries:
+            if entry.kind == "note" and entry.level in {"debug", "notice"}:
+                text = self.masker.text(entry.message)
+                log.info("job.noted", extra={"job_id": self.job_id, "reason": text})
+            else:
+                told.append(entry)
+        if told:
+            await self._send.send(_Message(self._services.now(), told))
 
     async def note(self, level: Level, message: str, **data: Any) -> None:
         """Hand over something the runner itself has to say."""
         await self.write(Entry("note", level, message, data=data))
 
     async def lines(
-        self, entries: Sequence[Entry], stage: tuple[int, int], offsets: tuple[int, int]
+        self,
+        printed: Printed | None,
+        size: int = 0,
+        stage: tuple[int, int] | None = None,
+        offsets: tuple[int, int] = (0, 0),
     ) -> None:
-        """Hand over lines of output together with how far into the two streams they reach."""
-        await self._send.send(_Message(self._services.now(), entries, (stage, offsets)))
+        """Hand over what a container printed, and how far it reaches into its two streams.
+
+        `size` is about how many characters it is. Without anything printed, only how far is stored.
+        """
+        where = None if stage is None else (stage, offsets)
+        entries = () if printed is None else (printed,)
+        await self._send.send(_Message(self._services.now(), entries, size, where))
 
     async def flush(self) -> None:
         """Return when everything handed over so far is durable."""
@@ -97,22 +170,27 @@ async def keep_events(
     services: Services,
     fence: Fence,
     masker: Masker,
+    told: int = 0,
     *,
     task_status: trio.TaskStatus[EventLog] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Store a job's events in the order they come, until every sender is closed."""
+    """Store a job's events in the order they come, until every sender is closed.
+
+    `told` is how many bytes of output an earlier engine has stored.
+    """
+    room = LogRoom(services.config.job_log_bytes, told)
     send, inbox = trio.open_memory_channel[_Message](BACKLOG)
     seq = await services.store.last_seq(fence.job_id)
     async with inbox:
-        task_status.started(EventLog(send, masker, services))
+        task_status.started(EventLog(send, masker, services, fence.job_id, room))
         async for first in inbox:
             messages = await _gather(inbox, first)
-            events: list[Event] = []
+            events: list[Event | Lines] = []
             offsets: dict[tuple[int, int], tuple[int, int]] = {}
             for message in messages:
                 for entry in message.entries:
-                    seq += 1
-                    events.append(_event(entry, seq, message.time, masker))
+                    events.append(_event(entry, seq + 1, message.time, masker))
+                    seq += events[-1].count
                 if message.offsets is not None:
                     offsets[message.offsets[0]] = message.offsets[1]
             if events or offsets:
@@ -129,18 +207,32 @@ async def keep_events(
 async def _gather(inbox: trio.MemoryReceiveChannel[_Message], first: _Message) -> list[_Message]:
     """`first` and what comes within a moment, up to a batch; at once when somebody waits for it."""
     messages = [first]
-    count = len(first.entries)
+    count, size = len(first.entries), first.size
     with trio.move_on_after(GATHER):
-        while messages[-1].stored is None and count < BATCH_EVENTS:
+        while messages[-1].stored is None and count < BATCH_EVENTS and size < BATCH_CHARACTERS:
             try:
-                messages.append(await inbox.receive())
+                message = await inbox.receive()
             except trio.EndOfChannel:
                 break
-            count += len(messages[-1].entries)
+            messages.append(message)
+            count += len(message.entries)
+            size += message.size
     return messages
 
 
-def _event(entry: Entry, seq: int, time: datetime, masker: Masker) -> Event:
+def _event(entry: Entry | Printed, seq: int, time: datetime, masker: Masker) -> Event | Lines:
+    if isinstance(entry, Printed):
+        return Lines(
+            seq,
+            entry.time or time,
+            entry.level,
+            entry.messages,
+            entry.definition,
+            entry.stage,
+            entry.component,
+            entry.stream,
+            entry.data,
+        )
     return Event(
         seq=seq,
         time=time,
@@ -155,13 +247,14 @@ def _event(entry: Entry, seq: int, time: datetime, masker: Masker) -> Event:
     )
 
 
-async def _tell_observers(services: Services, job_id: int, events: Sequence[Event]) -> None:
+async def _tell_observers(services: Services, job_id: int, events: Sequence[Event | Lines]) -> None:
     with trio.move_on_after(OBSERVERS) as patience:
         await trio.to_thread.run_sync(_observe, services, job_id, events, abandon_on_cancel=True)
     if patience.cancelled_caught:
         log.warning("observer.late", extra={"job_id": job_id, "seconds": OBSERVERS})
 
 
-def _observe(services: Services, job_id: int, events: Sequence[Event]) -> None:
+def _observe(services: Services, job_id: int, events: Sequence[Event | Lines]) -> None:
     for event in events:
-        services.plugins.job_event(job_id, event)
+        for each in event.events() if isinstance(event, Lines) else (event,):
+            services.plugins.job_event(job_id, each)

@@ -25,7 +25,7 @@ async def prepare_image(
     await events.write(
         Entry(
             "image.prepared",
-            "notice",
+            "info",
             f"Using image {reference} with repo-digest {', '.join(image.digests)}"
             if image.digests
             else f"Using image {reference}, which is only on this host",
@@ -53,7 +53,7 @@ async def _patiently(
             if not passing or not attempts_left:
                 raise
             await events.note(
-                "notice",
+                "warn",
                 f"Image {reference} could not be pulled, trying again in {pause:g} s: {error}",
             )
         await trio.sleep(pause)

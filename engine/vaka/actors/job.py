@@ -98,8 +98,13 @@ class JobActor:
         try:
             async with trio.open_nursery() as nursery:
                 masker = Masker()
+                told = sum(
+                    stage.stdout_bytes + stage.stderr_bytes
+                    for stage in self.record.stages
+                    if stage.attempt == self.record.attempt
+                )
                 async with await nursery.start(
-                    keep_events, self._services, self._fence, masker
+                    keep_events, self._services, self._fence, masker, told
                 ) as events:
                     await self._supervise(events)
         except* (StoreUnavailable, LeaseLost) as group:
@@ -240,7 +245,7 @@ class JobActor:
                     await self._services.runtime.remove(name)
             except Exception as error:
                 log.exception("container.leaked", extra={"container": name})
-                await events.note("notice", f"Cannot remove container {name} yet: {error}")
+                await events.note("warn", f"Cannot remove container {name} yet: {error}")
                 await trio.sleep(CLEANUP_RETRY)
             else:
                 self._containers.discard(name)
@@ -291,7 +296,7 @@ class JobActor:
             await events.write(
                 Entry(
                     "job.resumed",
-                    "notice",
+                    "info",
                     "The runner was restarted; the job goes on where it was.",
                     data={"phase": record.phase, "definition": record.definition},
                 )
@@ -392,7 +397,7 @@ class JobActor:
                 ) from error
             else:
                 await events.write(
-                    Entry("state.stored", "notice", "Storing state.", definition=index)
+                    Entry("state.stored", "info", "Storing state.", definition=index)
                 )
 
 

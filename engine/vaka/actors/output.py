@@ -1,20 +1,30 @@
-"""What a container prints: from bytes to lines, and to the excerpt that an error message quotes."""
+"""What a container prints: from bytes to masked lines, and to the excerpt that an error quotes.
+
+Text is repaired (what is no UTF-8 is dropped), then masked, then cut: a value is hidden before any of
+these could leave a part of it that is not found any more.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from vaka.masking import Masker
 from vaka.models.container import OutputChunk, StreamName
 
 TRIMMED = " [trimmed]"
 MESSAGE_CHARACTERS = 4_000
 """Longest error message made of output; of longer output the two ends are quoted."""
-_HEAD_BYTES = 4 * MESSAGE_CHARACTERS
-_TAIL_BYTES = 2 * MESSAGE_CHARACTERS
-_BLANK = b" \t\n\r\0\x0b"
+_EXCERPT_BYTES = 1 << 16
+"""Bytes kept of each end of a stream: more than a message quotes, because masking may shorten it."""
+_WIDTH = 4
+"""Bytes of one character at most."""
+_BLANK = " \t\n\r\0\x0b"
+_SWAP_WARNING = (
+    "WARNING: Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+    "Memory limited without swap."
+)
+"""What Docker's command says where a host does not limit swap; it is of no use to a job's author."""
 
 
-def sanitise(data: bytes) -> str:
+def sanitise(data: bytes | bytearray) -> str:
     """`data` as text: bytes that are not valid UTF-8 are dropped, everything else stays."""
     return data.decode("utf-8", "ignore")
 
@@ -30,25 +40,30 @@ class Excerpt:
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         self._size += len(data)
-        missing = _HEAD_BYTES - len(self._head)
+        missing = _EXCERPT_BYTES - len(self._head)
         if missing > 0:
             self._head += data[:missing]
-        self._tail += data[-_TAIL_BYTES:]
-        del self._tail[:-_TAIL_BYTES]
+        self._tail += data[-_EXCERPT_BYTES:]
+        if len(self._tail) > 2 * _EXCERPT_BYTES:
+            del self._tail[:-_EXCERPT_BYTES]
 
-    def text(self) -> str:
+    def text(self, masker: Masker | None = None) -> str:
         """All of it when it fits a message, else its first and last half with ` ... ` between."""
-        if self._size <= _HEAD_BYTES:
-            whole = sanitise(bytes(self._head)).strip(_BLANK.decode())
-            return shorten(whole)
+        masker = masker or Masker()
+        head = _without_warning(sanitise(self._head))
+        if self._size <= _EXCERPT_BYTES:
+            return shorten(masker.text(head).strip(_BLANK))
         half = MESSAGE_CHARACTERS // 2
-        head = sanitise(bytes(self._head)).lstrip(_BLANK.decode())
-        tail = sanitise(bytes(self._tail)).rstrip(_BLANK.decode())
+        head = masker.prefix(head).lstrip(_BLANK)
+        tail = masker.suffix(sanitise(self._tail[-_EXCERPT_BYTES:])).rstrip(_BLANK)
         return f"{head[:half]} ... {tail[-half:]}"
 
-    def tail(self, lines: int) -> str:
+    def tail(self, lines: int, masker: Masker | None = None) -> str:
         """The last lines, as far as they were kept."""
-        return "\n".join(sanitise(bytes(self._tail)).strip(_BLANK.decode()).splitlines()[-lines:])
+        masker = masker or Masker()
+        text = sanitise(self._tail[-_EXCERPT_BYTES:])
+        masked = masker.text(text) if self._size <= _EXCERPT_BYTES else masker.suffix(text)
+        return "\n".join(_without_warning(masked).strip(_BLANK).splitlines()[-lines:])
 
 
 def shorten(text: str) -> str:
@@ -59,66 +74,94 @@ def shorten(text: str) -> str:
     return f"{text[:half]} ... {text[-half:]}"
 
 
-@dataclass(slots=True)
 class LineSplitter:
-    """Cuts one stream into lines of at most `limit` bytes; what a line has beyond that is dropped."""
+    """Cuts one stream into masked lines of at most `limit` characters; what is beyond is dropped.
 
-    limit: int
-    received: int = 0
-    """Bytes fed so far."""
-    _rest: bytearray = field(default_factory=bytearray)
-    _overlong: bool = False
+    Lines come out in the order of the stream, blank ones left out, each without its line break and
+    the white space before it.
+    """
+
+    def __init__(self, limit: int, masker: Masker | None = None) -> None:
+        self.received = 0
+        """Bytes fed so far."""
+        self._limit = limit
+        self._masker = masker or Masker()
+        self._rest = bytearray()
+        self._overlong = False
 
     @property
     def told(self) -> int:
         """Bytes of the stream that the lines given out so far account for."""
         return self.received - len(self._rest)
 
+    @property
+    def _room(self) -> int:
+        """Bytes of a line that are looked at: its limit, and what may be a value beyond it."""
+        return _WIDTH * (self._limit + self._masker.longest)
+
     def feed(self, data: bytes) -> list[str]:
-        """The lines that `data` completes, blank ones left out."""
+        """The lines that `data` completes."""
         self.received += len(data)
-        *complete, rest = data.split(b"\n")
-        lines: list[str] = []
-        for piece in complete:
-            if self._rest:
-                piece = bytes(self._rest) + piece  # noqa: PLW2901 - the line begins in an earlier read
-                self._rest.clear()
-            if not self._overlong:
-                self._emit(piece, lines)
+        if self._overlong:
+            end = data.find(b"\n") + 1
+            if not end:
+                return []
+            data = data[end:]
             self._overlong = False
-        if not self._overlong:
-            self._rest += rest
-            if len(self._rest) > self.limit:
-                self._emit(bytes(self._rest), lines)
-                self._rest.clear()
-                self._overlong = True
+        end = data.rfind(b"\n") + 1
+        lines: list[str] = []
+        if end:
+            block = bytes(self._rest) + data[:end] if self._rest else data[:end]
+            self._rest.clear()
+            lines = self._lines(block)
+            data = data[end:]
+        self._rest += data
+        if len(self._rest) > self._room:  # an endless line
+            lines += self.finish()
+            self._overlong = True
         return lines
 
     def finish(self) -> list[str]:
-        """The last line, when the stream ended without a line break."""
-        lines: list[str] = []
-        if self._rest:
-            self._emit(bytes(self._rest), lines)
-            self._rest.clear()
-        return lines
+        """What is left, when the stream has ended without a line break."""
+        block = bytes(self._rest)
+        self._rest.clear()
+        return self._lines(block)
 
-    def _emit(self, line: bytes, lines: list[str]) -> None:
-        cut = len(line) > self.limit
-        text = sanitise(line[: self.limit]).rstrip(_BLANK.decode())
-        if text:
-            lines.append(text + TRIMMED if cut else text)
+    def _lines(self, block: bytes) -> list[str]:
+        room = self._room
+        if len(block) > room and any(len(line) > room for line in block.split(b"\n")):
+            return [line for each in block.split(b"\n") for line in self._line(each, room)]
+        return self._cut(self._masker.lines(_without_warning(sanitise(block))))
+
+    def _line(self, line: bytes, room: int) -> list[str]:
+        """A line as a list of one, which may be longer than is looked at; a blank one is none."""
+        if len(line) <= room:
+            return self._cut(self._masker.lines(_without_warning(sanitise(line))))
+        text = self._masker.prefix(sanitise(line[:room])).rstrip(_BLANK)
+        return [text[: self._limit] + TRIMMED] if text else []
+
+    def _cut(self, masked: str) -> list[str]:
+        limit = self._limit
+        lines = [kept for line in masked.split("\n") if (kept := line.rstrip(_BLANK))]
+        if len(masked) <= limit:
+            return lines
+        return [line if len(line) <= limit else line[:limit] + TRIMMED for line in lines]
 
 
 class OutputReader:
-    """Both streams of one container: excerpts of all of it, lines of what was not told before.
+    """Both streams of one container: excerpts of all of it, masked lines of what was not told before.
 
     `told` is what an earlier reader has accounted for; those bytes still count for the excerpts.
     """
 
-    def __init__(self, limit: int, told: dict[StreamName, int]) -> None:
+    def __init__(
+        self, limit: int, told: dict[StreamName, int], masker: Masker | None = None
+    ) -> None:
         self.excerpts: dict[StreamName, Excerpt] = {"stdout": Excerpt(), "stderr": Excerpt()}
+        self.remark = ""
+        """What the component said of an error by other means than its output, already masked."""
         self._splitters: dict[StreamName, LineSplitter] = {
-            name: LineSplitter(limit, received=0) for name in ("stdout", "stderr")
+            name: LineSplitter(limit, masker) for name in ("stdout", "stderr")
         }
         self._skip: dict[StreamName, int] = {
             "stdout": told.get("stdout", 0),
@@ -153,3 +196,7 @@ class OutputReader:
     def finish(self) -> dict[StreamName, list[str]]:
         """The last lines of streams that ended without a line break."""
         return {name: splitter.finish() for name, splitter in self._splitters.items()}
+
+
+def _without_warning(text: str) -> str:
+    return text.replace(_SWAP_WARNING, "") if _SWAP_WARNING in text else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaka.actors.container import Ending
 from vaka.actors.limits import ResourceLimits
-from vaka.actors.output import OutputReader
+from vaka.actors.output import OutputReader, shorten
 from vaka.actors.stages import Stage
 from vaka.errors import ComponentCrashed, ContainerFailed, DeadlineExceeded, OutOfMemory
 from vaka.masking import Masker
@@ -54,8 +54,8 @@ def raise_for_ending(
     code = exit_.exit_code
     if code == 0:
         return
-    message = masker.text(error_message(reader))
-    tail = masker.text(reader.excerpts["stderr"].tail(STDERR_LINES))
+    message = error_message(reader, masker)
+    tail = reader.excerpts["stderr"].tail(STDERR_LINES, masker)
     if code == 1:
         raise ContainerFailed(message, exit_code=code, stderr_tail=tail)
     if code == KILLED:
@@ -71,10 +71,13 @@ def raise_for_ending(
     raise ComponentCrashed(full, exit_code=code, stderr_tail=tail)
 
 
-def error_message(reader: OutputReader) -> str:
-    """What a failed container says of it: its standard error, else its output."""
+def error_message(reader: OutputReader, masker: Masker) -> str:
+    """What a failed container says of it: its standard error, else its output, else its last warning.
+
+    Masked, and cut to the length of a message. Source: runner.md section 4.9.3.
+    """
     for stream in ("stderr", "stdout"):
-        text = reader.excerpts[stream].text()
+        text = reader.excerpts[stream].text(masker)
         if text:
             return text
-    return NO_MESSAGE
+    return shorten(reader.remark) or NO_MESSAGE

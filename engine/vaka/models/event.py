@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -35,22 +35,14 @@ class Event:
     stream: StreamName | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:
+        """How many events this is: one."""
+        return 1
+
     def to_json(self) -> str:
         """One line of JSON without its line break; members that are empty are left out."""
-        document: dict[str, Any] = {
-            "seq": self.seq,
-            "time": self.time.isoformat(),
-            "kind": self.kind,
-            "level": self.level,
-            "message": self.message,
-        }
-        for name in ("definition", "stage", "component", "stream"):
-            value = getattr(self, name)
-            if value is not None:
-                document[name] = value
-        if self.data:
-            document["data"] = self.data
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        return _dumps(_members(self) | {"message": self.message})
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Event:
@@ -58,3 +50,78 @@ class Event:
         document = json.loads(line)
         document["time"] = datetime.fromisoformat(document["time"])
         return cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines that a container printed in one go: many events with everything in common but the text.
+
+    A container may print a hundred thousand lines a second; they stay together until somebody reads.
+    """
+
+    seq: int
+    """Position of the first line in the job's history."""
+    time: datetime
+    level: Level
+    messages: Sequence[str]
+    definition: int | None = None
+    stage: int | None = None
+    component: str | None = None
+    stream: StreamName | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["log"] = "log"
+
+    @property
+    def count(self) -> int:
+        """How many events this is."""
+        return len(self.messages)
+
+    def to_json(self) -> str:
+        """One line of JSON without its line break."""
+        return _dumps(_members(self) | {"messages": self.messages})
+
+    def events(self) -> Iterator[Event]:
+        """Each line as an event of its own."""
+        for seq, message in enumerate(self.messages, self.seq):
+            yield Event(
+                seq,
+                self.time,
+                self.kind,
+                self.level,
+                message,
+                self.definition,
+                self.stage,
+                self.component,
+                self.stream,
+                self.data,
+            )
+
+
+def parse_events(line: str) -> Iterator[Event]:
+    """The events that `to_json` of an event, or of lines, wrote."""
+    document = json.loads(line)
+    document["time"] = datetime.fromisoformat(document["time"])
+    if "messages" in document:
+        yield from Lines(**document).events()
+    else:
+        yield Event(**document)
+
+
+def _members(each: Event | Lines) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "seq": each.seq,
+        "time": each.time.isoformat(),
+        "kind": each.kind,
+        "level": each.level,
+    }
+    for name in ("definition", "stage", "component", "stream"):
+        value = getattr(each, name)
+        if value is not None:
+            document[name] = value
+    if each.data:
+        document["data"] = each.data
+    return document
+
+
+def _dumps(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

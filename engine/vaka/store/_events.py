@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from vaka.models.event import Event
+from vaka.models.event import Event, Lines, parse_events
 from vaka.store import _journal, _queue, _records
 from vaka.store._database import Transaction
 from vaka.store.schema import event_batches, jobs
@@ -34,22 +34,24 @@ class Packed:
     data: bytes
 
 
-def pack(events: Sequence[Event]) -> list[Packed]:
+def pack(events: Sequence[Event | Lines]) -> list[Packed]:
     """Events as rows. Their numbers must follow each other."""
     rows: list[Packed] = []
     lines: list[bytes] = []
     first, size = 0, 0
+    expected = events[0].seq if events else 0
     for position, event in enumerate(events):
-        if event.seq != events[0].seq + position:
-            raise ValueError(f"event {event.seq} comes after {events[position - 1].seq}")
+        if event.seq != expected:
+            raise ValueError(f"event {event.seq} comes after {expected - 1}")
         if not lines:
             first = event.seq
+        expected += event.count
         line = event.to_json().encode(errors=_ERRORS)
         lines.append(line)
         size += len(line) + 1
         if size >= ROW_BYTES or position == len(events) - 1:
             data = zlib.compress(b"\n".join(lines), _LEVEL)
-            rows.append(Packed(first, event.seq, len(lines), data))
+            rows.append(Packed(first, expected - 1, expected - first, data))
             lines, size = [], 0
     return rows
 
@@ -58,7 +60,7 @@ def unpack(rows: Iterable[bytes]) -> Iterator[Event]:
     """The events in rows, in order."""
     for data in rows:
         for line in zlib.decompress(data).split(b"\n"):
-            yield Event.from_json(line.decode(errors=_ERRORS))
+            yield from parse_events(line.decode(errors=_ERRORS))
 
 
 _LAST = (
@@ -146,4 +148,10 @@ def page(connection: Connection, job_id: int, after: int, limit: int) -> list[Ev
         )
         .order_by(event_batches.c.first_seq)
     ).scalars()
-    return [event for event in unpack(rows) if after < event.seq <= last]
+    found: list[Event] = []
+    for event in unpack(rows):
+        if event.seq > last:
+            break
+        if event.seq > after:
+            found.append(event)
+    return found

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from vaka._supervision import leaves
 from vaka.errors import StoreUnavailable
-from vaka.models.event import Event
+from vaka.models.event import Event, Lines
 from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
 from vaka.store import _events, _journal, _queue, _records, _statistics
 from vaka.store._database import Database, Transaction
@@ -359,7 +359,7 @@ class JobStore:
     async def append_events(
         self,
         job_id: int,
-        events: Sequence[Event],
+        events: Sequence[Event | Lines],
         *,
         offsets: Mapping[tuple[int, int], tuple[int, int]] | None = None,
         fence: Fence | None = None,
@@ -374,7 +374,7 @@ class JobStore:
             EventsOutOfOrder: the first number is not the one after `last_seq`.
             NotFound: there is no such job.
         """
-        if len(events) > FEW_EVENTS:
+        if sum(event.count for event in events) > FEW_EVENTS:
             rows = await trio.to_thread.run_sync(
                 _events.pack, events, abandon_on_cancel=True, limiter=self._readers
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from vaka.actors.output import (
     OutputReader,
     sanitise,
 )
+from vaka.masking import Masker
 from vaka.models.container import OutputChunk
 
 
@@ -49,7 +51,56 @@ def test_an_endless_line_takes_no_memory() -> None:
     splitter = LineSplitter(1_000)
     for _ in range(1_000):
         splitter.feed(b"x" * 10_000)
-    assert splitter.received - splitter.told <= 1_000
+    assert splitter.received - splitter.told <= 4_000
+
+
+@pytest.mark.scenario("runner", 157)
+@pytest.mark.parametrize("text", ["this is secret which is hidden", "this is secret" + "t" * 999])
+def test_a_line_is_masked_before_it_is_cut(text: str) -> None:
+    (line,) = feed(LineSplitter(13, Masker(["secret"])), text.encode())
+    assert line == "this is [hidd [trimmed]"
+
+
+def test_a_secret_is_not_seen_where_an_endless_line_is_cut() -> None:
+    masker = Masker(["secret", "a" * 50])
+    for at in range(40, 300):
+        reads = [b"a" * 50] * 20 + [b"b" * at, b"secret" * 100]
+        (line,) = feed(LineSplitter(100, masker), *reads)
+        assert "secret" not in line
+        assert "[hidden]" in line
+
+
+@given(st.lists(st.text("se\nb", max_size=6).map(str.encode), max_size=30), st.integers(1, 9))
+def test_masked_lines_do_not_depend_on_how_reads_were_cut(reads: list[bytes], limit: int) -> None:
+    def masked(*reads: bytes) -> list[str]:
+        return feed(LineSplitter(limit, Masker(["ss\ne\nb", "ee", "b\nb"])), *reads)
+
+    assert masked(*reads) == masked(b"".join(reads))
+
+
+@given(st.lists(st.text("se\nb", max_size=6).map(str.encode), max_size=30))
+def test_a_second_reader_finds_the_same_secrets(reads: list[bytes]) -> None:
+    masker = Masker(["ss\ne\nb", "ee", "b\nb"])
+    once = feed(LineSplitter(100, masker), b"".join(reads))
+    told: list[str] = []
+    offset = 0
+    for place in range(len(reads)):
+        # as if the engine was killed after each read
+        reader = OutputReader(100, {"stdout": offset}, masker)
+        told += reader.feed(OutputChunk("stdout", b"".join(reads[: place + 1])))
+        offset = reader.told[0]
+    reader = OutputReader(100, {"stdout": offset}, masker)
+    told += reader.feed(OutputChunk("stdout", b"".join(reads))) + reader.finish()["stdout"]
+    assert told == once
+
+
+def test_a_message_is_masked_before_its_middle_is_left_out() -> None:
+    secret = "<" + "x" * 300
+    for shift in range(0, 400, 7):
+        excerpt = Excerpt()
+        excerpt.feed(b"." * shift + secret.encode() * 2_000 + b"." * shift)
+        assert "x" not in excerpt.text(Masker([secret]))
+        assert "x" not in excerpt.tail(50, Masker([secret]))
 
 
 def test_bytes_that_are_no_text_are_dropped() -> None:
