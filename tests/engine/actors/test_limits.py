@@ -250,18 +250,23 @@ async def test_connections_are_kept_alive_for_who_asks(
     assert host["Sysctls"] == {"net.ipv4.tcp_keepalive_time": "60"}
 
 
+def noted(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the operator's log has of the runner's notices."""
+    return [vars(record)["reason"] for record in caplog.records if record.msg == "job.noted"]
+
+
 async def test_a_job_tells_its_limits_and_reserves_them(
-    one: FakeHost, clock: MockClock, make_engine: MakeEngine
+    one: FakeHost, clock: MockClock, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     async with make_engine(cpus=14) as engine:
         limits = {f"runner.{COMPONENT}.memoryLimitMBs": 100, "runner.cpuParallelism": 3}
         rich = await engine.catalog.create_project("Rich", limits=limits)
         await component(engine)
         job = await run(engine, project=rich.id)
-        told = [event.message async for event in job.events() if event.level == "notice"]
         typed = await run(engine, container_type="medium")
-    assert "Memory limits - component: '256m' project: '100M'" in told
-    assert "CPU limits - instance: 14 project: 3" in told
+    assert "Memory limits - component: '256m' project: '100M'" in noted(caplog)
+    assert "CPU limits - instance: 14 project: 3" in noted(caplog)
     assert job.record.memory_bytes == 100 << 20
     assert typed.record.memory_bytes == 512 << 20
     assert [spec.memory_bytes for spec in one.created] == [100 << 20, 512 << 20]
@@ -269,13 +274,13 @@ async def test_a_job_tells_its_limits_and_reserves_them(
 
 
 async def test_a_project_without_a_limit_is_told_as_null(
-    one: FakeHost, clock: MockClock, make_engine: MakeEngine
+    one: FakeHost, clock: MockClock, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     async with make_engine() as engine:
         await component(engine)
-        job = await run(engine)
-        told = [event.message async for event in job.events()]
-    assert "Memory limits - component: '256m' project: NULL" in told
+        await run(engine)
+    assert "Memory limits - component: '256m' project: NULL" in noted(caplog)
 
 
 async def test_a_project_limit_that_cannot_be_is_an_application_error_of_the_job(
