@@ -121,7 +121,7 @@ class Job:
 
     async def wait(self) -> Outcome:
         """Return once the job has ended, however it ended; failures are not raised."""
-        watch = self.store.watch(("status", self.id))
+        watch = self.store.watch(("end", self.id))
         while not (await self.refresh()).status.is_finished:
             await watch.changed(self.idle_poll)
         return _outcome(self.record)

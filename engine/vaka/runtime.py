@@ -506,6 +506,8 @@ class DockerRuntime(ContainerRuntime):
                 except (DockerConflict, DockerServerError) as error:
                     # somebody else is at it, or something of it is busy
                     log.info("container.busy", extra={"container": name, "reason": error.message})
+                else:
+                    return  # the daemon answers when it is gone
                 if await self._look(name) is None:
                     return
                 await trio.sleep(pause)

@@ -129,6 +129,11 @@ class DefinitionActor:
         unit = self._unit()
         state = JobState.parse(self._plan.state)
         stages = await self._chain(unit)
+        if any(
+            each.kind == "main" and each.status is StageStatus.COLLECTED
+            for each in records.values()
+        ):
+            await trio.to_thread.run_sync(self._folder.drop_state)  # perhaps it was not any more
         self._hide_secrets(state, stages)
         await self._events.note(
             "info",
@@ -286,7 +291,9 @@ class DefinitionActor:
                 step = f"{self._index}-{stage.index}"
                 await trio.to_thread.run_sync(self._folder.advance, step)
             if record is None or record.status is not StageStatus.COLLECTED:
-                record = await self._run_stage(unit, stage, images[stage.index], record, state)
+                record = await self._run_stage(
+                    unit, stage, images[stage.index], record, state, last=stage is stages[-1]
+                )
             removals.start_soon(self._remove_container, record.container)
 
     async def _images(
@@ -315,6 +322,8 @@ class DefinitionActor:
         image: ImageInfo,
         record: StageRecord | None,
         state: JobState,
+        *,
+        last: bool,
     ) -> StageRecord:
         services, events = self._services, self._events
         limits = resource_limits(
@@ -393,8 +402,7 @@ class DefinitionActor:
             raise Stopped
         if stage.definition.runs_as_root:
             await self._take_back_the_folder()
-        await events.flush()
-        record = await self._collect(stage, record, ending)
+        record = await self._collect(stage, record, ending, last=last)
         if ending.stopped:
             raise Stopped
         raise_for_ending(stage, limits, record.container, ending, reader, events.masker)
@@ -407,10 +415,13 @@ class DefinitionActor:
             self._folder.normalise_permissions, *self._services.config.owner
         )
 
-    async def _collect(self, stage: Stage, record: StageRecord, ending: Ending) -> StageRecord:
+    async def _collect(
+        self, stage: Stage, record: StageRecord, ending: Ending, *, last: bool
+    ) -> StageRecord:
         """Take what the container has left, and write down that it may go.
 
         Of one that failed only its end is written down: who resumes the job must not take it for done.
+        After the `last` one that went well the outputs come, which is written down together with it.
         """
         succeeded = has_succeeded(ending)
         image = {"id": record.image, "digests": list(record.digests)}
@@ -433,8 +444,17 @@ class DefinitionActor:
             "started_at": exit_.started_at or record.started_at,
             "finished_at": exit_.finished_at or self._services.now(),
         }
-        await self._services.store.update_stage(
-            self._fence, self._index, stage.index, keep=dict(self._unsaved), **changes
+        phase = Phase.STAGING_OUT if last and succeeded and not ending.stopped else None
+        await self._events.store_with(
+            lambda tail: self._services.store.update_stage(
+                self._fence,
+                self._index,
+                stage.index,
+                keep=dict(self._unsaved),
+                phase=phase,
+                tail=tail,
+                **changes,
+            )
         )
         self._unsaved.clear()
         if stage.kind == "main":
@@ -454,15 +474,18 @@ class DefinitionActor:
 
     async def journal_start(self, stage: Stage) -> None:
         """Write down that a stage's container is about to be started."""
-        await self._services.store.update_stage(
-            self._fence,
-            self._index,
-            stage.index,
-            status=StageStatus.STARTED,
-            started_at=self._services.now(),
-        )
         await self._events.write(
             self._entry("stage.started", f"Started {stage.definition.id}.", stage)
+        )
+        await self._events.store_with(
+            lambda tail: self._services.store.update_stage(
+                self._fence,
+                self._index,
+                stage.index,
+                tail=tail,
+                status=StageStatus.STARTED,
+                started_at=self._services.now(),
+            )
         )
 
     def _planned(self, stage: Stage, image: ImageInfo) -> StageRecord:
@@ -495,7 +518,7 @@ class DefinitionActor:
     # -- staging out -----------------------------------------------------------------------------
 
     async def _stage_out(self, unit: DefinitionContext) -> None:
-        await self._advance(Phase.STAGING_OUT)
+        """Store the outputs. That this comes next is in the journal."""
         if is_debug(self._job.record):
             await keep_snapshot(
                 self._services,

@@ -92,20 +92,18 @@ class Dispatcher:
                             self._begin(record, jobs)
                         else:  # the engine is leaving since it was asked for: nobody would run it
                             await self._give_back(record)
-                    if not claimed:
+                    if claimed is None or len(claimed) < self._services.config.concurrency:
+                        # no slot is free, or nothing more may run now
                         await watch.changed(self._services.config.idle_poll)
 
     async def _claim(self) -> list[JobRecord]:
         config = self._services.config
-        free = config.concurrency - len(self.running)
-        if free <= 0:
-            return []
         return await self._services.store.claim(
             self._services.owner,
             lease=config.lease,
             concurrency=config.concurrency,
             memory_bytes=config.effective_memory_bytes,
-            limit=free,
+            limit=config.concurrency,
             waiting=await self._services.admission.reason() is None,
         )
 

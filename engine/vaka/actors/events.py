@@ -11,7 +11,7 @@ somebody reads it. The runner's own notices and details are for the operator's l
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 import trio
 
 from vaka.actors.services import Services
+from vaka.errors import StoreUnavailable
 from vaka.masking import Masker
 from vaka.models.container import StreamName
 from vaka.models.event import Event, Level, Lines
-from vaka.store import Fence
+from vaka.store import Fence, LeaseLost, LogTail
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ BATCH_EVENTS = 20_000
 """Events stored in one transaction, at most about that many."""
 BATCH_CHARACTERS = 1 << 20
 """Text stored in one transaction, at most about that much."""
-GATHER = 0.02
-"""Seconds that events wait for others to be stored with: a commit costs more than an event."""
+GATHER = 0.1
+"""Seconds that events wait for others, or for an entry of the journal, to be stored with: a commit
+costs more than an event."""
 OBSERVERS = 5.0
 """Seconds that plugins have for events that were stored together."""
 
@@ -99,7 +101,16 @@ class _Message:
     """Characters of what was printed."""
     offsets: tuple[tuple[int, int], tuple[int, int]] | None = None
     """(definition, stage) and how much of (stdout, stderr) is told once these entries are."""
-    stored: trio.Event | None = None
+    journal: _Journal | None = None
+
+
+@dataclass(slots=True)
+class _Journal:
+    """An entry of the journal that the events before it are stored together with."""
+
+    write: Callable[[LogTail], Awaitable[object]]
+    done: trio.Event = field(default_factory=trio.Event)
+    error: Exception | None = None
 
 
 class EventLog:
@@ -153,11 +164,16 @@ class EventLog:
         entries = () if printed is None else (printed,)
         await self._send.send(_Message(self._services.now(), entries, size, where))
 
-    async def flush(self) -> None:
-        """Return when everything handed over so far is durable."""
-        stored = trio.Event()
-        await self._send.send(_Message(self._services.now(), (), stored=stored))
-        await stored.wait()
+    async def store_with(self, write: Callable[[LogTail], Awaitable[object]]) -> None:
+        """Have everything handed over so far stored by `write`, in one transaction with its own.
+
+        Raises what `write` raises; the events are stored all the same, unless the job is lost.
+        """
+        journal = _Journal(write)
+        await self._send.send(_Message(self._services.now(), (), journal=journal))
+        await journal.done.wait()
+        if journal.error is not None:
+            raise journal.error
 
     async def __aenter__(self) -> EventLog:
         return self
@@ -193,15 +209,26 @@ async def keep_events(
                     seq += events[-1].count
                 if message.offsets is not None:
                     offsets[message.offsets[0]] = message.offsets[1]
-            if events or offsets:
-                await services.store.append_events(
-                    fence.job_id, events, offsets=offsets or None, fence=fence
-                )
-            for message in messages:
-                if message.stored is not None:
-                    message.stored.set()
+            await _store(services, fence, LogTail(events, offsets), messages[-1].journal)
             if events and services.plugins.observes_events:
                 await _tell_observers(services, fence.job_id, events)
+
+
+async def _store(services: Services, fence: Fence, tail: LogTail, journal: _Journal | None) -> None:
+    if journal is not None:
+        try:
+            await journal.write(tail)
+        except (StoreUnavailable, LeaseLost):
+            raise  # nothing can be stored any more, and whoever waits for it is cancelled
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked for it
+            journal.error = error
+        else:
+            tail = LogTail()
+        journal.done.set()
+    if tail.events or tail.offsets:
+        await services.store.append_events(
+            fence.job_id, tail.events, offsets=tail.offsets or None, fence=fence
+        )
 
 
 async def _gather(inbox: trio.MemoryReceiveChannel[_Message], first: _Message) -> list[_Message]:
@@ -209,7 +236,7 @@ async def _gather(inbox: trio.MemoryReceiveChannel[_Message], first: _Message) -
     messages = [first]
     count, size = len(first.entries), first.size
     with trio.move_on_after(GATHER):
-        while messages[-1].stored is None and count < BATCH_EVENTS and size < BATCH_CHARACTERS:
+        while messages[-1].journal is None and count < BATCH_EVENTS and size < BATCH_CHARACTERS:
             try:
                 message = await inbox.receive()
             except trio.EndOfChannel:

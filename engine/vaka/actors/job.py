@@ -141,19 +141,23 @@ class JobActor:
             if faults and closed is None:
                 failure = await self._judge(events, faults)
             await self._clean_up(events)
-            if closed is not None and await self._put_back(events, closed):
-                return
-            if failure is not None:
-                await self._fail(events, failure)
-            elif result is not None:
-                await self._finish(events, Status.SUCCESS, result)
-            elif not self._abandoned:
-                await self._finish(
-                    events,
-                    Status.TERMINATED,
-                    {"message": TERMINATED},
-                    cause=Cause(CauseKind.CANCELLED, dict(self.record.terminated_by or {})),
-                )
+            if closed is not None:
+                await self._remove_folder()
+                if await self._put_back(events, closed):
+                    return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._remove_folder)
+                if failure is not None:
+                    await self._fail(events, failure)
+                elif result is not None:
+                    await self._finish(events, Status.SUCCESS, result)
+                elif not self._abandoned:
+                    await self._finish(
+                        events,
+                        Status.TERMINATED,
+                        {"message": TERMINATED},
+                        cause=Cause(CauseKind.CANCELLED, dict(self.record.terminated_by or {})),
+                    )
 
     async def _judge(self, events: EventLog, faults: Sequence[BaseException]) -> Verdict:
         """The verdict, in the journal before anything of the evidence is cleaned away."""
@@ -180,9 +184,10 @@ class JobActor:
         text = events.masker.text(closed.message)
         self._services.admission.pause(text, closed.retry_after)
         await events.write(Entry("job.requeued", "warn", f"The job waits again: {text}"))
-        await events.flush()
         try:
-            await self._services.store.requeue(self._fence)
+            await events.store_with(
+                lambda tail: self._services.store.requeue(self._fence, tail=tail)
+            )
         except Conflict:
             return False  # its stop was asked for in this moment
         log.warning("job.requeued", extra={"job_id": self.record.id, "reason": text})
@@ -216,13 +221,15 @@ class JobActor:
                 data={"status": status.value},
             )
         )
-        await events.flush()
-        await self._services.store.finish(
-            self._fence,
-            status,
-            result=masked,
-            error=failure.error if failure else None,
-            cause=cause,
+        await events.store_with(
+            lambda tail: self._services.store.finish(
+                self._fence,
+                status,
+                result=masked,
+                error=failure.error if failure else None,
+                cause=cause,
+                tail=tail,
+            )
         )
         log.info("job.finished", extra={"job_id": self.record.id, "status": status.value})
 
@@ -230,6 +237,8 @@ class JobActor:
         """Nothing of the job may live when its final status is written."""
         for name in sorted(self._containers):
             await self._end_container(name, events)
+
+    async def _remove_folder(self) -> None:
         try:
             await trio.to_thread.run_sync(job_folder(self._services.config, self.record.id).remove)
         except OSError:

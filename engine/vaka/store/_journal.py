@@ -59,10 +59,14 @@ def update_stage(
     stage: int,
     changes: StageChanges,
     keep: Kept = NOTHING,
+    phase: Phase | None = None,
 ) -> None:
-    """Write down what became of a stage."""
-    require(tx, fence)
-    _keep(tx, fence, keep)
+    """Write down what became of a stage, and what the job is about to do next."""
+    if phase is None:
+        require(tx, fence)
+        _keep(tx, fence, keep)
+    else:
+        advance(tx, fence, phase, definition, keep)
     values: dict[str, Any] = dict(changes)
     unknown = values.keys() - StageChanges.__annotations__.keys()
     if unknown:

@@ -208,6 +208,7 @@ def _first_after(key: sa.Column[Any], condition: sa.ColumnElement[bool]) -> sa.S
 
 # apart from the ids: joined, PostgreSQL expects so many that it reads all jobs
 _THESE = sa.select(*_CANDIDATE).where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
+_SOMEBODY_WAITS = sa.select(jobs.c.id).where(_CLAIMABLE).limit(ONE)
 _HEADS = _first_of_each(jobs.c.claim_class, _CLAIMABLE)
 _NEXT_HEAD = _first_after(jobs.c.claim_class, _CLAIMABLE)
 _CHILDREN = _first_of_each(
@@ -481,8 +482,10 @@ def _free(tx: Transaction, condition: sa.ColumnElement[bool]) -> int:
 
 
 def _drop_lease(tx: Transaction, job_id: int) -> None:
+    """Free what the job has held, and say so if anybody waits for it."""
     tx.connection.execute(sa.delete(leases).where(leases.c.job_id == job_id))
-    tx.topics.add("jobs")
+    if tx.connection.execute(_SOMEBODY_WAITS).first() is not None:
+        tx.topics.add("jobs")
 
 
 # -- the ways out of running -----------------------------------------------------------------------
@@ -558,7 +561,7 @@ def finish(
     )
     _drop_lease(tx, fence.job_id)
     _promote(tx, row.lock_name)
-    tx.topics.update(of_status(fence.job_id))
+    tx.topics.update(of_status(fence.job_id, ended=True))
     return _records.job(tx.connection, fence.job_id)
 
 
@@ -586,7 +589,7 @@ def _stop(tx: Transaction, row: _Candidate, by: Mapping[str, Any]) -> None:
     tx.connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(values))
     if row.claim_class is not None:
         _promote(tx, row.lock_name)
-    tx.topics.update(of_status(row.id))
+    tx.topics.update(of_status(row.id, ended=status is Status.WAITING))
 
 
 def _open_below(tx: Transaction, row: _Candidate) -> list[_Candidate]:

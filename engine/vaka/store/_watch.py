@@ -161,7 +161,7 @@ def _topic(payload: str) -> Topic | None:
     if not number.isdecimal():
         return None
     match kind:
-        case "job" | "status":
+        case "job" | "status" | "end":
             return (kind, int(number))
         case _:
             return None

@@ -21,10 +21,12 @@ from vaka.store._database import Database, Transaction
 from vaka.store._watch import Hub, Watch, listen
 from vaka.store._writer import Writer
 from vaka.store.values import (
+    NO_EVENTS,
     NOTHING,
     Blocker,
     Fence,
     Kept,
+    LogTail,
     NewJob,
     Owner,
     Renewal,
@@ -277,19 +279,26 @@ class JobStore:
         stage: int,
         *,
         keep: Kept = NOTHING,
+        phase: Phase | None = None,
+        tail: LogTail = NO_EVENTS,
         **changes: Unpack[StageChanges],
     ) -> None:
-        """Write down what became of a stage; `ApplicationError` when it was never planned."""
-        await self._writer.write(
-            partial(
-                _journal.update_stage,
-                fence=fence,
-                definition=definition,
-                stage=stage,
-                changes=changes,
-                keep=keep,
-            )
+        """Write down what became of a stage, `tail` with it, and with `phase` what comes next.
+
+        Raises:
+            ApplicationError: the stage was never planned.
+            EventsOutOfOrder: as `append_events`.
+        """
+        action = partial(
+            _journal.update_stage,
+            fence=fence,
+            definition=definition,
+            stage=stage,
+            changes=changes,
+            keep=keep,
+            phase=phase,
         )
+        await self._writer.write(await self._with_tail(fence, tail, action))
 
     async def save_definition(self, fence: Fence, definition: int, data: Any) -> None:
         """Keep JSON that a definition leaves for the job's end, in place of what it left before."""
@@ -319,13 +328,14 @@ class JobStore:
         """Begin the next attempt of a running job. The old one's journal stays; its fence is void."""
         return await self._writer.write(partial(_queue.restart, fence=fence))
 
-    async def requeue(self, fence: Fence) -> JobRecord:
+    async def requeue(self, fence: Fence, *, tail: LogTail = NO_EVENTS) -> JobRecord:
         """Put a running job back among the waiting, its result cleared.
 
         Raises:
             Conflict: somebody has asked to stop it.
         """
-        return await self._writer.write(partial(_queue.requeue, fence=fence), queue=True)
+        action = partial(_queue.requeue, fence=fence)
+        return await self._writer.write(await self._with_tail(fence, tail, action), queue=True)
 
     async def finish(
         self,
@@ -336,8 +346,9 @@ class JobStore:
         error: Literal["user", "application"] | None = None,
         cause: Cause | None = None,
         metrics: Mapping[str, Any] | None = None,
+        tail: LogTail = NO_EVENTS,
     ) -> JobRecord:
-        """Write how a running job ended and free its lease, in one transaction.
+        """Write how a running job ended, with its last events, and free its lease: one transaction.
 
         A final status is never overwritten: its fence is void. `result` has at least `message`.
         """
@@ -352,7 +363,7 @@ class JobStore:
             cause=cause,
             metrics=metrics or {},
         )
-        return await self._writer.write(action, queue=True)
+        return await self._writer.write(await self._with_tail(fence, tail, action), queue=True)
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -374,15 +385,37 @@ class JobStore:
             EventsOutOfOrder: the first number is not the one after `last_seq`.
             NotFound: there is no such job.
         """
-        if sum(event.count for event in events) > FEW_EVENTS:
-            rows = await trio.to_thread.run_sync(
-                _events.pack, events, abandon_on_cancel=True, limiter=self._readers
-            )
-        else:
-            rows = _events.pack(events)
+        rows = await self._packed(events)
         await self._writer.write(
             partial(_events.append, job_id=job_id, rows=rows, offsets=offsets, fence=fence)
         )
+
+    async def _packed(self, events: Sequence[Event | Lines]) -> list[_events.Packed]:
+        if sum(event.count for event in events) <= FEW_EVENTS:
+            return _events.pack(events)
+        return await trio.to_thread.run_sync(
+            _events.pack, events, abandon_on_cancel=True, limiter=self._readers
+        )
+
+    async def _with_tail(
+        self, fence: Fence, tail: LogTail, action: Callable[[Transaction], T]
+    ) -> Callable[[Transaction], T]:
+        """`action` after events in the same transaction."""
+        if not tail.events and not tail.offsets:
+            return action
+        append = partial(
+            _events.append,
+            job_id=fence.job_id,
+            rows=await self._packed(tail.events),
+            offsets=tail.offsets,
+            fence=fence,
+        )
+
+        def both(tx: Transaction) -> T:
+            append(tx)
+            return action(tx)
+
+        return both
 
     async def last_seq(self, job_id: int) -> int:
         """Number of a job's last event, 0 when it has none."""
@@ -395,10 +428,10 @@ class JobStore:
     # -- wake-ups --------------------------------------------------------------------------------
 
     def watch(self, topic: Topic) -> Watch:
-        """A watch on `"jobs"` (a job may have become claimable), `("job", id)` or `("status", id)`.
+        """A watch on `"jobs"` (a job may have become claimable) or on one job.
 
         `("job", id)` changes with the job's status and with every append to its events,
-        `("status", id)` with its status alone.
+        `("status", id)` with its status alone, `("end", id)` when the status is final.
         """
         return self._hub.watch(topic)
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from vaka.errors import ApplicationError
+from vaka.models.event import Event, Lines
 from vaka.models.job import Mode, StageStatus
 
-Topic = Literal["jobs"] | tuple[Literal["job", "status"], int]
+Topic = Literal["jobs"] | tuple[Literal["job", "status", "end"], int]
 """What can be watched: that a job may have become claimable; that one job has changed or has new
-events; that its status has changed."""
+events; that its status has changed; that it has ended."""
 
 
-def of_status(job_id: int) -> tuple[Topic, Topic]:
-    """The topics that change with a job's status."""
-    return ("job", job_id), ("status", job_id)
+def of_status(job_id: int, *, ended: bool = False) -> set[Topic]:
+    """The topics that change with a job's status; with `ended`, to a final one."""
+    topics: set[Topic] = {("job", job_id), ("status", job_id)}
+    return topics | {("end", job_id)} if ended else topics
 
 
 Kept = Mapping[int, Any]
@@ -97,6 +99,19 @@ class Renewal:
     """Jobs that are the owner's still."""
     stopping: frozenset[int] = field(default_factory=frozenset)
     """Those of them that somebody asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """Events that are stored together with something else, or not at all."""
+
+    events: Sequence[Event | Lines] = ()
+    """What comes next in the job's log."""
+    offsets: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    """By definition and stage: how many bytes of (stdout, stderr) the log then holds."""
+
+
+NO_EVENTS = LogTail()
 
 
 class StageChanges(TypedDict, total=False):

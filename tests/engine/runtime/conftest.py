@@ -32,6 +32,7 @@ class _Fault:
     after: int | None
     times: int
     holds: bool
+    until: trio.Event | None
     answer: bytes
     passes: bool
 
@@ -73,6 +74,7 @@ class Proxy:
         after: int | None = 0,
         times: int = 1,
         holds: bool = False,
+        until: trio.Event | None = None,
         answer: bytes = b"",
         passes: bool = True,
     ) -> None:
@@ -84,10 +86,11 @@ class Proxy:
                 counted; None passes on nothing, not even the head.
             times: how many requests.
             holds: instead of cutting, let the client wait.
+            until: let the client wait until this is set, and have its answer then.
             answer: sent instead of the daemon's, with `after=None`.
             passes: whether the daemon gets the request at all.
         """
-        self._faults.append(_Fault(words, after, times, holds, answer, passes))
+        self._faults.append(_Fault(words, after, times, holds, until, answer, passes))
 
     def when(self, words: str, act: Callable[[], object]) -> None:
         """Let `act` be called at the next request that contains `words`."""
@@ -154,6 +157,9 @@ class Proxy:
             head = b""
             async for data in link.daemon:
                 fault = link.fault
+                if fault is not None and fault.until is not None:
+                    await fault.until.wait()
+                    fault = link.fault = None
                 if fault is None:
                     await link.client.send_all(data)
                     continue

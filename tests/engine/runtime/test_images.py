@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import pytest
 import trio
+import trio.lowlevel
 
 import vaka.runtime
 from vaka.docker import Docker, DockerNotFound
@@ -323,16 +324,25 @@ async def test_all_who_want_an_image_learn_why_it_cannot_be_had(
     runtime: DockerRuntime, proxy: Proxy
 ) -> None:
     messages = []
+    reference = "127.0.0.1:1/nobody/listens:1"
+    everybody_waits = trio.Event()
+    proxy.spoil("/images/create", until=everybody_waits)
 
     async def prepare() -> None:
         with pytest.raises(ImageUnavailable) as caught:
-            await runtime.prepare_image("127.0.0.1:1/nobody/listens:1")
+            await runtime.prepare_image(reference, progress=lambda _: None)
         messages.append(caught.value.message)
+
+    def waiting() -> int:
+        return sum(len(pull.watchers) for pull in runtime._pulls.values())
 
     with trio.fail_after(TIME_LIMIT):
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(prepare)
+            while waiting() < 3:
+                await trio.lowlevel.checkpoint()
+            everybody_waits.set()
 
     assert len(set(messages)) == 1
     assert len(messages) == 3

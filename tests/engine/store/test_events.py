@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from vaka.errors import NotFound
+from vaka.errors import ApplicationError, NotFound
 from vaka.models.event import Event
-from vaka.store import EventsOutOfOrder, Fence, JobStore
+from vaka.models.job import Phase, StageStatus, Status
+from vaka.store import EventsOutOfOrder, Fence, JobStore, LeaseLost, LogTail
 from vaka.store._events import ROW_BYTES, pack
 
 from .support import START, claim_one, events, new_job, stage
@@ -113,6 +114,42 @@ async def test_events_and_offsets_are_stored_together(store: JobStore) -> None:
     [kept] = (await store.job(record.id)).stages
     assert (kept.stdout_bytes, kept.stderr_bytes) == (30, 5)
     assert await store.last_seq(record.id) == 2
+
+
+async def test_events_are_stored_with_an_entry_of_the_journal_or_not_at_all(
+    store: JobStore,
+) -> None:
+    await store.submit(new_job())
+    record, right = await claim_one(store)
+    planned = stage(record)
+    await store.plan_stage(right, planned)
+    tail = LogTail(events(1, 2), {(0, 0): (20, 5)})
+
+    with pytest.raises(ApplicationError, match="never planned"):
+        await store.update_stage(right, 0, 7, tail=tail, status=StageStatus.STARTED)
+    assert await store.last_seq(record.id) == 0
+    with pytest.raises(EventsOutOfOrder):
+        await store.update_stage(
+            right, 0, 0, tail=LogTail(events(2, 2)), status=StageStatus.STARTED
+        )
+    assert (await store.job(record.id)).stages[0].status is StageStatus.PLANNED
+
+    await store.update_stage(
+        right, 0, 0, tail=tail, phase=Phase.STAGING_OUT, status=StageStatus.COLLECTED
+    )
+    kept = await store.job(record.id)
+    assert kept.phase is Phase.STAGING_OUT
+    assert (kept.stages[0].status, kept.stages[0].stdout_bytes) == (StageStatus.COLLECTED, 20)
+
+    await store.finish(
+        right, Status.SUCCESS, result={"message": "done"}, tail=LogTail(events(3, 30))
+    )
+    assert await store.events(record.id) == events(1, 32)
+    with pytest.raises(LeaseLost):
+        await store.finish(
+            right, Status.SUCCESS, result={"message": "again"}, tail=LogTail(events(33, 1))
+        )
+    assert await store.last_seq(record.id) == 32
 
 
 async def test_offsets_are_the_owners_only(store: JobStore) -> None:

@@ -116,6 +116,38 @@ async def test_a_job_is_watched_for_its_status_and_its_events(store: JobStore) -
     assert not await others.changed(0)
 
 
+async def test_the_end_of_a_job_is_watched_by_itself(store: JobStore) -> None:
+    made = await store.submit(new_job())
+    never_run = await store.submit(new_job())
+    watch, other = store.watch(("end", made.id)), store.watch(("end", never_run.id))
+
+    _, right = await claim_one(store)
+    await store.append_events(made.id, events(1, 1), fence=right)
+    await store.request_stop(made.id, SOMEBODY)
+    assert not await watch.changed(0)
+    await store.finish(right, Status.TERMINATED, result={"message": "stopped"})
+    assert await watch.changed(0)
+
+    assert not await other.changed(0)
+    await store.request_stop(never_run.id, SOMEBODY)
+    assert await other.changed(0)
+
+
+async def test_a_job_that_ends_wakes_who_can_use_its_place(store: JobStore) -> None:
+    await store.submit(new_job())
+    _, right = await claim_one(store)
+    watch = store.watch("jobs")
+    await store.finish(right, Status.SUCCESS, result={"message": "done"})
+    assert not await watch.changed(0)  # nobody waits
+
+    await store.submit(new_job())
+    _, right = await claim_one(store)
+    await store.submit(new_job())
+    watch = store.watch("jobs")
+    await store.finish(right, Status.SUCCESS, result={"message": "done"})
+    assert await watch.changed(0)
+
+
 async def test_a_write_that_failed_wakes_nobody(store: JobStore) -> None:
     def fail(tx: Transaction) -> None:
         tx.topics.add("jobs")
