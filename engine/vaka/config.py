@@ -99,6 +99,11 @@ class EngineConfig(Model):
     job_log_bytes: Annotated[int, Field(ge=1 << 10)] = 1 << 30
     """Output of one job that is kept; what is beyond is read, so that no container waits, and left
     out."""
+    strict_variables: bool = False
+    """Whether a placeholder that no variable has a value for fails the job; else it becomes empty
+    (runner.md sections 9.3 and 14)."""
+    oauth_url: str | None = None
+    """Where the OAuth broker answers; None: credentials come from the catalog (section 10.1)."""
 
     disk_stop_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     """Free space of the home's disk below which no job starts: what runs needs room to end."""

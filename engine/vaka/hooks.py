@@ -29,6 +29,7 @@ from vaka.models.catalog import (
     Role,
     State,
     Token,
+    VaultVariable,
 )
 from vaka.models.container import (
     ContainerExit,
@@ -480,6 +481,62 @@ class Catalog(Resource):
         `Conflict` when its version is not `expected_version`. A second call with the same `key`
         changes nothing and returns what is there.
         """
+
+    @abstractmethod
+    async def vault_variables(
+        self, project: str, *, branch: str | None = None
+    ) -> list[VaultVariable]:
+        """The variables that jobs in a branch see, sorted by name, values as they are kept.
+
+        A branch's own take the place of the project's; None is the default branch.
+        """
+
+    @abstractmethod
+    async def put_vault_variable(
+        self,
+        project: str,
+        name: str,
+        value: str,
+        *,
+        is_encrypted: bool = False,
+        branch: str | None = None,
+    ) -> VaultVariable:
+        """Set a variable. `InvalidInput` for a name that is not letters, digits, `_` and `-`.
+
+        Nothing keeps a secret in the clear: `InvalidInput` as well when `is_encrypted` and `value` is
+        no cipher.
+        """
+
+    @abstractmethod
+    async def delete_vault_variable(
+        self, project: str, name: str, *, branch: str | None = None
+    ) -> None:
+        """Remove a variable of the project, or of one branch."""
+
+    @abstractmethod
+    async def oauth_credentials(
+        self, project: str, component_id: str, credentials_id: str
+    ) -> Mapping[str, Any]:
+        """Credentials that somebody granted a component, as they are kept: secrets are ciphers."""
+
+    @abstractmethod
+    async def put_oauth_credentials(
+        self,
+        project: str,
+        component_id: str,
+        credentials_id: str,
+        credentials: Mapping[str, Any],
+    ) -> None:
+        """Keep credentials, in place of any with this id.
+
+        Nothing keeps a secret in the clear: `InvalidInput` when a value under a `#` key is no cipher.
+        """
+
+    @abstractmethod
+    async def delete_oauth_credentials(
+        self, project: str, component_id: str, credentials_id: str
+    ) -> None:
+        """Forget credentials."""
 
 
 class ContainerRuntime(Resource):

@@ -30,10 +30,12 @@ from vaka.models.catalog import (
     Role,
     State,
     Token,
+    VaultVariable,
 )
 from vaka_local.configurations import Author, Configurations, Content, check_id, no_component
 from vaka_local.database import Database, components, projects, tokens
 from vaka_local.jsontext import from_text, to_text
+from vaka_local.vault import Vault
 
 T = TypeVar("T")
 
@@ -400,6 +402,65 @@ class LocalCatalog(Catalog):
             ),
         )
 
+    # -- the vault and credentials ---------------------------------------------------------------
+
+    async def vault_variables(
+        self, project: str, *, branch: str | None = None
+    ) -> list[VaultVariable]:
+        return await self._database.read(
+            lambda connection: _vault(connection, project).variables(branch)
+        )
+
+    async def put_vault_variable(
+        self,
+        project: str,
+        name: str,
+        value: str,
+        *,
+        is_encrypted: bool = False,
+        branch: str | None = None,
+    ) -> VaultVariable:
+        variable = VaultVariable(name, value, is_encrypted, branch or None)
+        return await self._database.write(
+            lambda connection: _vault(connection, project).put_variable(variable)
+        )
+
+    async def delete_vault_variable(
+        self, project: str, name: str, *, branch: str | None = None
+    ) -> None:
+        await self._database.write(
+            lambda connection: _vault(connection, project).delete_variable(name, branch)
+        )
+
+    async def oauth_credentials(
+        self, project: str, component_id: str, credentials_id: str
+    ) -> Mapping[str, Any]:
+        return await self._database.read(
+            lambda connection: _vault(connection, project).credentials(component_id, credentials_id)
+        )
+
+    async def put_oauth_credentials(
+        self,
+        project: str,
+        component_id: str,
+        credentials_id: str,
+        credentials: Mapping[str, Any],
+    ) -> None:
+        await self._database.write(
+            lambda connection: _vault(connection, project).put_credentials(
+                component_id, credentials_id, credentials, self._clock()
+            )
+        )
+
+    async def delete_oauth_credentials(
+        self, project: str, component_id: str, credentials_id: str
+    ) -> None:
+        await self._database.write(
+            lambda connection: _vault(connection, project).delete_credentials(
+                component_id, credentials_id
+            )
+        )
+
     async def _read(self, project: str, work: Callable[[Configurations], T]) -> T:
         author = Author(self._clock(), None)
         return await self._database.read(
@@ -418,6 +479,10 @@ class LocalCatalog(Catalog):
 
 def _configurations(connection: Connection, project: str, author: Author) -> Configurations:
     return Configurations(connection, int(_get_project(connection, project).id), author)
+
+
+def _vault(connection: Connection, project: str) -> Vault:
+    return Vault(connection, int(_get_project(connection, project).id))
 
 
 def _number(text: str) -> int:

@@ -196,6 +196,24 @@ state_keys = sa.Table(
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("written", Moment, nullable=False),
 )
+vault_variables = sa.Table(
+    "vault_variables",
+    metadata,
+    sa.Column("project_id", sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("branch", sa.String, primary_key=True),  # empty for the default branch
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("is_encrypted", sa.Boolean, nullable=False),
+)
+oauth_credentials = sa.Table(
+    "oauth_credentials",
+    metadata,
+    sa.Column("project_id", sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("component_id", sa.String, primary_key=True),
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+)
 counters = sa.Table(
     "counters",
     metadata,
@@ -214,9 +232,15 @@ def _create_everything(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
+def _add_the_vault(connection: Connection) -> None:
+    for table in (vault_variables, oauth_credentials):
+        table.create(connection, checkfirst=True)
+
+
 _MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     # The tables above as they are. Whoever changes one writes down here what version 1 had.
     _create_everything,
+    _add_the_vault,
 )
 
 

@@ -19,6 +19,7 @@ from vaka._supervision import Verdict, leaves, verdict
 from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped
 from vaka.actors.events import Entry, EventLog, keep_events
 from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
+from vaka.actors.resolving import resolve_plan
 from vaka.actors.services import Services
 from vaka.actors.stages import JobContext, image_definition, is_debug, job_folder
 from vaka.errors import (
@@ -365,7 +366,13 @@ class JobActor:
         kept = journal.get(PLAN)
         if kept is not None:
             return Plan(tuple(DefinitionPlan.from_json(each) for each in kept["definitions"]))
-        plan = await plan_definitions(self._services.catalog, spec)
+        services = self._services
+        plan = await resolve_plan(
+            services.catalog,
+            spec,
+            await plan_definitions(services.catalog, spec),
+            strict=services.config.strict_variables,
+        )
         for note in plan.notes:
             await events.note("info", note)
         if spec.tag:

@@ -26,13 +26,16 @@ class DefinitionPlan:
     state: Any
     state_version: int | None
     """None: the configuration does not exist, so no state is kept."""
+    variables: tuple[Mapping[str, str], ...] = ()
+    """`name` and `value` of the placeholders that were replaced, as the job's result lists them."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> DefinitionPlan:
-        return cls(**document)
+        variables = tuple(document.get("variables", ()))
+        return cls(**{**document, "variables": variables})
 
 
 @dataclass(frozen=True, slots=True)

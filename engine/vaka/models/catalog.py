@@ -119,6 +119,18 @@ class ConfigurationVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultVariable:
+    """A variable that every configuration of a project can name as `{{ vault.<name> }}`."""
+
+    name: str
+    value: str
+    """A cipher when `is_encrypted`."""
+    is_encrypted: bool = False
+    branch: str | None = None
+    """The development branch that it is of; None: of every one that has none of this name."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """The stored state of a configuration or row; `version` 0 means that none was stored yet."""
 

@@ -14,7 +14,7 @@ import trio
 
 from vaka.errors import AuthenticationFailed, Conflict, InvalidInput, NotFound
 from vaka.hooks import Catalog
-from vaka.models.catalog import Configuration, Project, Role, State, Token
+from vaka.models.catalog import Configuration, Project, Role, State, Token, VaultVariable
 
 COMPONENT = "vendor.ex-contract"
 AWKWARD: Any = {
@@ -101,6 +101,12 @@ class CatalogContract:
             catalog.revoke_token(project, "1"),
             catalog.configurations(project),
             catalog.create_configuration(project, COMPONENT, "c"),
+            catalog.vault_variables(project),
+            catalog.put_vault_variable(project, "v", ""),
+            catalog.delete_vault_variable(project, "v"),
+            catalog.oauth_credentials(project, COMPONENT, "o"),
+            catalog.put_oauth_credentials(project, COMPONENT, "o", {}),
+            catalog.delete_oauth_credentials(project, COMPONENT, "o"),
         ):
             with pytest.raises(NotFound) as caught:
                 await call
@@ -688,6 +694,103 @@ class CatalogContract:
                 await catalog.put_state(project.id, COMPONENT, "c", None, value)
 
         assert await catalog.state(project.id, COMPONENT, "c") == State({}, 0)
+
+    # -- the vault and credentials ---------------------------------------------------------------
+
+    async def test_a_vault_variable_is_kept_as_it_is_set(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        assert await catalog.vault_variables(project.id) == []
+
+        made = await catalog.put_vault_variable(project.id, "b-2", "old")
+        await catalog.put_vault_variable(project.id, "b-2", 'quotes " and\nlines, ž')
+        await catalog.put_vault_variable(project.id, "A_1", "")
+
+        assert made == VaultVariable("b-2", "old")
+        assert await catalog.vault_variables(project.id) == [
+            VaultVariable("A_1", ""),
+            VaultVariable("b-2", 'quotes " and\nlines, ž'),
+        ]
+        other = await catalog.create_project("other")
+        assert await catalog.vault_variables(other.id) == []
+
+    async def test_a_branch_sees_its_own_variable_in_place_of_the_projects(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        for name, value, branch in (
+            ("both", "main", None),
+            ("both", "mine", "7"),
+            ("main", "main", None),
+            ("mine", "mine", "7"),
+        ):
+            await catalog.put_vault_variable(project.id, name, value, branch=branch)
+
+        async def seen(branch: str | None) -> dict[str, str]:
+            found = await catalog.vault_variables(project.id, branch=branch)
+            return {variable.name: variable.value for variable in found}
+
+        assert await seen(None) == {"both": "main", "main": "main"}
+        assert await seen("7") == {"both": "mine", "main": "main", "mine": "mine"}
+        await catalog.delete_vault_variable(project.id, "both", branch="7")
+        assert await seen("7") == {"both": "main", "main": "main", "mine": "mine"}
+
+    async def test_a_vault_variable_that_is_not_there_cannot_be_deleted(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        await catalog.put_vault_variable(project.id, "main", "1")
+        for name, branch in (("none", None), ("main", "7")):
+            with pytest.raises(NotFound) as caught:
+                await catalog.delete_vault_variable(project.id, name, branch=branch)
+            assert (caught.value.kind, caught.value.id) == ("variable", name)
+
+    @pytest.mark.parametrize("name", ["", "a b", "a.b", "ž", "a}", "a\n"])
+    async def test_a_vault_variable_has_a_name_that_a_placeholder_can_have(
+        self, catalog: Catalog, project: Project, name: str
+    ) -> None:
+        with pytest.raises(InvalidInput):
+            await catalog.put_vault_variable(project.id, name, "1")
+        assert await catalog.vault_variables(project.id) == []
+
+    async def test_no_secret_is_kept_in_the_clear(self, catalog: Catalog, project: Project) -> None:
+        cipher = "KBC::ProjectSecure::x"
+        with pytest.raises(InvalidInput) as caught:
+            await catalog.put_vault_variable(project.id, "s", "hunter2", is_encrypted=True)
+        assert "hunter2" not in str(caught.value)
+        for document in ({"#data": "hunter2"}, {"a": [{"#b": 5}], "#data": cipher}):
+            with pytest.raises(InvalidInput) as caught:
+                await catalog.put_oauth_credentials(project.id, COMPONENT, "o", document)
+            assert "hunter2" not in str(caught.value)
+        with pytest.raises(NotFound):
+            await catalog.oauth_credentials(project.id, COMPONENT, "o")
+
+        await catalog.put_vault_variable(project.id, "s", cipher, is_encrypted=True)
+
+        assert await catalog.vault_variables(project.id) == [
+            VaultVariable("s", cipher, is_encrypted=True)
+        ]
+
+    async def test_credentials_are_kept_replaced_and_forgotten(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        here = (project.id, COMPONENT, "o")
+        await catalog.put_oauth_credentials(*here, {"id": "old", "old": True})
+        await catalog.put_oauth_credentials(*here, {"z": 1, "a": {}, "#data": "KBC::Secure::x"})
+
+        found = await catalog.oauth_credentials(*here)
+
+        assert _same(found, {"z": 1, "a": {}, "#data": "KBC::Secure::x"})
+        other = await catalog.create_project("other")
+        for call in (
+            catalog.oauth_credentials(other.id, COMPONENT, "o"),
+            catalog.oauth_credentials(project.id, "another", "o"),
+            catalog.delete_oauth_credentials(project.id, COMPONENT, "p"),
+        ):
+            with pytest.raises(NotFound) as caught:
+                await call
+            assert caught.value.kind == "credentials"
+        await catalog.delete_oauth_credentials(*here)
+        with pytest.raises(NotFound):
+            await catalog.oauth_credentials(*here)
 
 
 def _component(component_id: str, **members: Any) -> dict[str, Any]:
