@@ -51,7 +51,7 @@ from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
 from vaka.config import EngineConfig
-from vaka.errors import ApplicationError, EngineError, HomeInUse, UserError
+from vaka.errors import ApplicationError, EngineError, HomeInUse, NotFound, UserError
 from vaka.hooks import Catalog, MappingBackend, Resource
 from vaka.models.component import ComponentDefinition
 from vaka.models.event import Event
@@ -66,6 +66,7 @@ from vaka.models.job import (
 )
 from vaka.runtime import docker_runtime
 from vaka.store import JobStore, NewJob, Owner
+from vaka.variables import BUILT_IN
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -255,6 +256,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             self._parts = services
             if not await catalog.projects():
                 await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)
+            await _register_built_in(catalog)
             if not config.worker:
                 yield
                 return
@@ -462,6 +464,17 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             value = await ask()
             self._told[key] = (now, value)
         return cast(T, value)
+
+
+async def _register_built_in(catalog: Catalog) -> None:
+    """Components that only hold configurations must be there before somebody configures them."""
+    for component_id, name in BUILT_IN.items():
+        try:
+            await catalog.component(component_id)
+        except NotFound:
+            await catalog.put_component(
+                {"id": component_id, "type": "other", "name": name, "data": {}}
+            )
 
 
 def _make_home(home: Path) -> None:

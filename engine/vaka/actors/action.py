@@ -29,6 +29,7 @@ from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config
 from vaka.models.container import ContainerSpec, OutputChunk, StreamName
 from vaka.models.job import ActionResult, ActionSpec
+from vaka.oauth import fetch_credentials, wanted_credentials
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,17 @@ class Actions:
     ) -> ActionResult:
         services, config = self._services, self._services.config
         project = await services.catalog.project(spec.project)
+        credentials = None
+        wanted = wanted_credentials(configuration)
+        if wanted is not None:
+            credentials = await fetch_credentials(
+                config.oauth_url,
+                services.catalog,
+                project=spec.project,
+                component=definition.id,
+                credentials_id=wanted,
+                token=spec.token,
+            )
         run_id = spec.run_id or secrets.token_hex(8)
         name = f"vaka-{config.instance}-action-{secrets.token_hex(8)}"
         folder = JobFolder(config.home.absolute() / "actions" / name, owner=config.owner)
@@ -95,6 +107,7 @@ class Actions:
             document=configuration.config_file(
                 image_parameters=definition.image_parameters,
                 action=spec.action,
+                oauth_credentials=credentials,
                 format=definition.configuration_format,
             ),
             timeout=config.action_timeout,

@@ -38,6 +38,7 @@ from vaka.errors import EngineError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import OutputContext, store
+from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config, secrets
 from vaka.models.container import ImageInfo, OutputChunk, StreamName
@@ -46,6 +47,7 @@ from vaka.models.job import Phase, StageRecord, StageStatus
 from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
 from vaka.models.state import JobState, parse_state_file, parse_usage
 from vaka.models.storage import StorageScope
+from vaka.oauth import fetch_credentials, tokens_within, wanted_credentials
 from vaka.store import Fence
 
 log = logging.getLogger(__name__)
@@ -128,7 +130,8 @@ class DefinitionActor:
             raise Stopped
         unit = self._unit()
         state = JobState.parse(self._plan.state)
-        stages = await self._chain(unit)
+        credentials = await self._credentials(unit.configuration, records)
+        stages = await self._chain(unit, credentials)
         if any(
             each.kind == "main" and each.status is StageStatus.COLLECTED
             for each in records.values()
@@ -204,7 +207,32 @@ class DefinitionActor:
         for document in (state.component, told, *(stage.document for stage in stages)):
             self._events.masker.add(secrets(document))
 
-    async def _chain(self, unit: DefinitionContext) -> list[Stage]:
+    async def _credentials(
+        self, configuration: JobConfiguration, records: Mapping[int, StageRecord]
+    ) -> Json:
+        """OAuth credentials for the main container, hidden from now on; None when it needs none.
+
+        They are written down nowhere, so who resumes the job asks again: what a container that runs on
+        prints has to be hidden as well.
+        """
+        wanted = wanted_credentials(configuration)
+        if wanted is None or any(
+            each.kind == "main" and each.status is StageStatus.COLLECTED
+            for each in records.values()
+        ):
+            return None
+        fetched = await fetch_credentials(
+            self._services.config.oauth_url,
+            self._services.catalog,
+            project=self._job.record.project,
+            component=self._main.id,
+            credentials_id=wanted,
+            token=self._job.spec.token,
+        )
+        self._events.masker.add([*secrets(fetched), *tokens_within(fetched)])
+        return fetched
+
+    async def _chain(self, unit: DefinitionContext, credentials: Json) -> list[Stage]:
         """All stages in the order they run."""
         configuration, main = unit.configuration, self._main
         main.check_staging(has_processors=configuration.has_processors)
@@ -228,7 +256,9 @@ class DefinitionActor:
             definition=main,
             reference=main.image_reference(self._job.spec.tag or configuration.runtime.image_tag),
             document=configuration.config_file(
-                image_parameters=main.image_parameters, format=main.configuration_format
+                image_parameters=main.image_parameters,
+                oauth_credentials=credentials,
+                format=main.configuration_format,
             ),
             timeout=timeout,
             timeout_setting=setting,

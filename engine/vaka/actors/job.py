@@ -434,10 +434,12 @@ def _result(plan: Plan, results: Sequence[DefinitionResult]) -> dict[str, Any]:
             "output": {"tables": []},
         }
     version = plan.definitions[0].version
+    variables = [dict(each) for definition in plan.definitions for each in definition.variables]
     return {
         "message": SUCCESS,
         "images": [list(result.images) for result in results],
         "configVersion": int(version) if version else None,
         "input": {"tables": [table for result in results for table in result.input_tables]},
         "output": {"tables": [table for result in results for table in result.output_tables]},
+        **({"variables": variables} if variables else {}),
     }

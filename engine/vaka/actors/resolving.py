@@ -8,13 +8,13 @@ of the configuration on its way to a container (runner.md section 9.5, encryptio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from vaka.actors.plan import DefinitionPlan, Plan
 from vaka.errors import NotFound, UserError
 from vaka.hooks import Catalog
-from vaka.models.catalog import Configuration, Json
+from vaka.models.catalog import Configuration, Json, VaultVariable
 from vaka.models.configuration import JobConfiguration
 from vaka.models.job import JobSpec
 from vaka.models.tree import text
@@ -58,7 +58,7 @@ class _Resolver:
         self._spec = spec
         self._strict = strict
         self._read: dict[tuple[str, str], Configuration] = {}
-        self._vault: dict[str, str] | None = None
+        self._vault: dict[str, VaultVariable] | None = None
 
     async def resolve(self, definition: DefinitionPlan) -> DefinitionPlan:
         """`definition` with its placeholders replaced; itself when it has none."""
@@ -73,6 +73,7 @@ class _Resolver:
         elif configuration is given and vault is None:
             return definition
         resolved = replace_placeholders(configuration, values=values, vault=vault or {})
+        self._refuse_encrypted(resolved.used)
         missing = [name for name in resolved.missing if self._strict or name.startswith(VAULT)]
         if missing:
             raise UserError(f"Missing values for placeholders: {', '.join(missing)}")
@@ -118,8 +119,18 @@ class _Resolver:
             found = await self._catalog.vault_variables(
                 self._spec.project, branch=self._spec.branch
             )
-            self._vault = {variable.name: variable.value for variable in found}
-        return self._vault
+            self._vault = {variable.name: variable for variable in found}
+        return {name: variable.value for name, variable in self._vault.items()}
+
+    def _refuse_encrypted(self, used: Iterable[str]) -> None:
+        """Say so when a cipher was inserted: nothing that comes later can read it yet."""
+        for name in used:
+            variable = (self._vault or {}).get(name.removeprefix(VAULT))
+            if name.startswith(VAULT) and variable is not None and variable.is_encrypted:
+                raise UserError(
+                    f'The vault variable "{variable.name}" is encrypted, and there is no key ring to '
+                    "read it with."
+                )
 
     # -- variables -------------------------------------------------------------------------------
 

@@ -1,0 +1,422 @@
+"""What a job gets from elsewhere: variables, shared code, credentials; seen from its container."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from tests.engine.conftest import MakeEngine
+from trio.testing import MockClock
+
+from vaka import ActionSpec, Engine, EngineConfig, Job, JobSpec, Outcome, Status
+from vaka.errors import ApplicationError, UserError
+from vaka.hooks import ContainerRuntime, hookimpl
+from vaka.models.container import ContainerSpec
+from vaka.oauth import DEPRECATED
+from vaka.testing import FakeHost, FakeImage, FakeRuntime, Printed, Script, host_path
+from vaka.variables import SHARED_CODE, VARIABLES
+
+COMPONENT = "vendor.worker"
+CREDENTIALS = {
+    "id": "main",
+    "authorizedFor": "me",
+    "appKey": "key",
+    "#appSecret": "app-hunter2",
+    "#data": json.dumps({"access_token": "at-0123456789abcdef", "token_type": "bearer"}),
+}
+
+
+class Worker:
+    """A component's container: keeps what it was given, prints what it is told to."""
+
+    def __init__(self, *output: Printed) -> None:
+        self.documents: list[Any] = []
+        self._output = output
+
+    def image(self) -> FakeImage:
+        return FakeImage(Script(self._output, effect=self._read))
+
+    def _read(self, spec: ContainerSpec) -> None:
+        self.documents.append(json.loads(host_path(spec, "/data/config.json").read_text()))
+
+
+async def register(engine: Engine, **data: Any) -> None:
+    definition = {"type": "dockerhub", "uri": "worker", "tag": "1"}
+    await engine.catalog.put_component(
+        {
+            "id": COMPONENT,
+            "type": "application",
+            "name": "W",
+            "data": {"definition": definition, **data},
+        }
+    )
+
+
+async def configure(engine: Engine, component: str, config: str, content: Any, **rows: Any) -> None:
+    await engine.catalog.create_configuration(
+        "1", component, config, config_id=config, configuration=content
+    )
+    for row_id, row in rows.items():
+        await engine.catalog.create_row("1", component, config, row_id=row_id, configuration=row)
+
+
+async def notes(job: Job) -> list[str]:
+    return [event.message async for event in job.events(follow=False) if event.kind == "note"]
+
+
+def values(**given: str) -> dict[str, Any]:
+    return {"values": [{"name": name, "value": value} for name, value in given.items()]}
+
+
+# -- variables -------------------------------------------------------------------------------------
+
+
+@pytest.mark.scenario("runner", 218)
+@pytest.mark.scenario("runner", 226)
+@pytest.mark.scenario("runner", 227)
+@pytest.mark.scenario("runner", 228)
+async def test_a_container_sees_a_configuration_without_placeholders(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    worker = Worker(Printed(b'quoted: say "hi"\n'))
+    host.images["worker:1"] = worker.image()
+    async with make_engine() as engine:
+        await register(engine)
+        declared = {"variables": [{"name": "foo", "type": "string"}]}
+        await configure(engine, VARIABLES, "v", declared, a=values(foo='say "hi"\n'))
+        await configure(engine, SHARED_CODE, "s", {}, row1={"code_content": ["one {{ foo }}", "2"]})
+        await engine.catalog.put_vault_variable("1", "x", "from the vault")
+        await configure(
+            engine,
+            COMPONENT,
+            "c",
+            {
+                "parameters": {
+                    "#secret": "{{ foo }}",
+                    "vault": "{{ vault.x }}",
+                    "script": ["{{ row1 }}", "3"],
+                },
+                "variables_id": "v",
+                "variables_values_id": "a",
+                "shared_code_id": "s",
+                "shared_code_row_ids": ["row1"],
+            },
+        )
+        job = await engine.submit(JobSpec(component=COMPONENT, config="c"))
+        outcome = await job.wait()
+        assert outcome.status is Status.SUCCESS, outcome
+        told = await notes(job)
+        inline = await engine.submit(
+            JobSpec(component=COMPONENT, config="c", variable_values_data=values(foo="inline"))
+        )
+        assert (await inline.wait()).status is Status.SUCCESS
+        logged = [event.message async for event in job.events() if event.kind == "log"]
+    first, second = worker.documents
+    assert first["parameters"] == {
+        "#secret": 'say "hi"\n',
+        "vault": "from the vault",
+        "script": ['one say "hi"\n', "2", "3"],
+    }
+    assert (first["variables_id"], first["variables_values_id"]) == ("v", "a")
+    assert second["parameters"]["script"] == ["one inline", "2", "3"]
+    assert told[:3] == [
+        'Loaded shared code snippets with ids: "row1".',
+        'Replacing variables using default values with ID: "a"',
+        'Replaced values for variables: "foo".',
+    ]
+    assert outcome.result["variables"] == [
+        {"name": "vault.x", "value": "from the vault"},
+        {"name": "foo", "value": "[hidden]"},  # it stands under a key of secrets as well
+    ]
+    assert logged == ['quoted: say "hi"']  # the secret ends in a newline, the line does not
+
+
+@pytest.mark.scenario("runner", 217)
+@pytest.mark.scenario("runner", 219)
+@pytest.mark.scenario("runner", 222)
+async def test_what_cannot_be_replaced_fails_the_job_before_anything_runs(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    host.images["worker:1"] = Worker().image()
+    async with make_engine(strict_variables=True) as engine:
+        await register(engine)
+        await configure(engine, VARIABLES, "v", {"variables": []}, a=values(foo="1"))
+
+        async def run(content: Any, **spec: Any) -> Outcome:
+            job = JobSpec(component=COMPONENT, config_data=content, **spec)
+            return await (await engine.submit(job)).wait()
+
+        here = {"variables_id": "v", "variables_values_id": "a"}
+        outcomes = [
+            await run({"parameters": {"a": "{{ foo }} {{ bar }}"}, **here}),
+            await run({}, variable_values_id="a", variable_values_data=values(foo="1")),
+            await run({"variables_id": "non-existent"}),
+        ]
+    assert [(each.error, each.message) for each in outcomes] == [
+        ("user", "Missing values for placeholders: bar"),
+        ("user", "Only one of variables_id and variableValuesId can be entered"),
+        ("user", "Variable configuration cannot be read: Configuration non-existent not found"),
+    ]
+    assert host.created == []
+
+
+# -- authorization ---------------------------------------------------------------------------------
+
+
+@pytest.mark.scenario("runner", 236)
+async def test_a_configuration_cannot_use_its_components_secret(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    worker = Worker()
+    host.images["worker:1"] = worker.image()
+    async with make_engine() as engine:
+        await register(engine, image_parameters={"deep": {"#key": "hunter2", "#pin": "123"}})
+
+        async def run(parameters: Any) -> Outcome:
+            spec = JobSpec(component=COMPONENT, config_data={"parameters": parameters})
+            return await (await engine.submit(spec)).wait()
+
+        stolen = await run({"credentials": {"#other": "hunter2"}})
+        fine = await run({"other": "hunter2", "#pin": "123", "#mine": "hunter3"})
+    assert (stolen.error, stolen.message) == (
+        "user",
+        'Component secrets cannot be used in configurations (used in "parameters.credentials.#other"'
+        "). Please contact support if you need further explanation.",
+    )
+    assert fine.status is Status.SUCCESS
+    assert len(worker.documents) == 1
+
+
+PROXY: dict[str, Any] = {
+    "auth_providers": [{"id": "simple", "type": "password", "extra": {"kept": []}}],
+    "auth_rules": [
+        {"type": "pathPrefix", "value": "/", "auth_required": True, "auth": ["simple"]},
+        {"type": "pathPrefix", "value": "/open", "auth_required": False},
+    ],
+}
+
+
+@pytest.mark.scenario("runner", 237)
+async def test_app_proxy_and_context_reach_the_container_or_are_refused(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    worker = Worker()
+    host.images["worker:1"] = worker.image()
+    async with make_engine() as engine:
+        await register(engine)
+
+        async def run(proxy: Any, **runtime: Any) -> Outcome:
+            content = {"authorization": {"app_proxy": proxy}, "runtime": {"backend": runtime}}
+            spec = JobSpec(component=COMPONENT, config_data=content)
+            return await (await engine.submit(spec)).wait()
+
+        fine = await run(PROXY, context="wlm")
+        rule = {"type": "pathPrefix", "auth_required": True}
+        no_auth = await run({**PROXY, "auth_rules": [rule]})
+        unknown = await run({**PROXY, "auth_rules": [{**rule, "auth": ["foo"]}]})
+    assert fine.status is Status.SUCCESS
+    (document,) = worker.documents
+    assert document["authorization"] == {"app_proxy": PROXY, "context": "wlm"}
+    assert (no_auth.error, no_auth.message) == (
+        "user",
+        'Invalid configuration for path "app_proxy.auth_rules.0": "auth" value must be configured '
+        '(only) when "auth_required" is true',
+    )
+    assert unknown.message == (
+        'Invalid configuration for path "app_proxy": auth_rules.0.auth contains unknown auth '
+        "providers: foo"
+    )
+
+
+# -- OAuth -----------------------------------------------------------------------------------------
+
+
+class Broker:
+    """An OAuth broker of the test's own."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body = json.dumps(CREDENTIALS).encode()
+        self.asked: list[tuple[str, str | None]] = []
+        broker = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                broker.asked.append((self.path, self.headers.get("X-StorageApi-Token")))
+                self.send_response(broker.status)
+                self.send_header("Content-Length", str(len(broker.body)))
+                self.end_headers()
+                self.wfile.write(broker.body)
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/oauth-v3/"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    broker = Broker()
+    yield broker
+    broker.close()
+
+
+def make_real_engine(home: Path, host: FakeHost, **settings: Any) -> Engine:
+    """An engine on real time, which a real connection needs."""
+
+    @hookimpl
+    def vaka_container_runtime(url: str) -> ContainerRuntime:
+        return FakeRuntime(host=host)
+
+    return Engine(
+        EngineConfig(home=home, **settings),
+        plugins=[SimpleNamespace(vaka_container_runtime=vaka_container_runtime)],
+    )
+
+
+async def run_with(engine: Engine, oauth_api: Any, *, token: str | None = "the-token") -> Job:
+    content = {"authorization": {"oauth_api": oauth_api}}
+    job = await engine.submit(
+        JobSpec(
+            component=COMPONENT,
+            config_data=content,
+            token=None if token is None else SecretStr(token),
+        )
+    )
+    await job.wait()
+    await job.refresh()
+    return job
+
+
+@pytest.mark.scenario("runner", 230)
+@pytest.mark.scenario("runner", 231)
+@pytest.mark.scenario("runner", 232)
+async def test_credentials_are_the_brokers_or_the_configurations_own(
+    tmp_path: Path, broker: Broker
+) -> None:
+    printed = b"app-hunter2 and at-0123456789abcdef, bearer\n"
+    worker = Worker(Printed(printed))
+    host = FakeHost({"worker:1": worker.image()})
+    async with make_real_engine(tmp_path, host, oauth_url=broker.url) as engine:
+        await register(engine, synchronous_actions=["accounts"])
+
+        fetched = await run_with(engine, {"id": "ma/in", "version": 3})
+        assert fetched.record.status is Status.SUCCESS, fetched.record.result
+        assert worker.documents[-1]["authorization"] == {"oauth_api": {"credentials": CREDENTIALS}}
+        assert broker.asked == [(f"/oauth-v3/credentials/{COMPONENT}/ma%2Fin", "the-token")]
+        logged = [event.message async for event in fetched.events() if event.kind == "log"]
+        assert logged == ["[hidden] and [hidden], bearer"]
+
+        for given in (
+            {"id": "main", "version": 2},
+            {"id": "main"},
+            {"id": "main", "version": "4"},
+            {},
+        ):
+            refused = await run_with(engine, given)
+            assert (refused.record.error, refused.record.result["message"]) == ("user", DEPRECATED)
+        nothing = await run_with(engine, {"version": "3"})
+        assert nothing.record.status is Status.SUCCESS
+        assert worker.documents[-1]["authorization"] == {}
+        own = await run_with(engine, {"id": "main", "version": 2, "credentials": {"#data": "mine"}})
+        assert own.record.status is Status.SUCCESS
+        assert worker.documents[-1]["authorization"] == {
+            "oauth_api": {"credentials": {"#data": "mine"}}
+        }
+        assert len(broker.asked) == 1
+
+        forgotten = await run_with(engine, {"id": "main", "version": 3}, token=None)
+        assert "Run the job again" in forgotten.record.result["message"]
+        broker.body = json.dumps({"#data": "KBC::ProjectSecure::abc"}).encode()
+        sealed = await run_with(engine, {"id": "main", "version": 3})
+        assert sealed.record.error == "user"
+        assert '"#data" of the OAuth credentials "main" is encrypted' in str(sealed.record.result)
+
+        ran = len(host.created)
+        for status, body, error, message in (
+            (400, {"message": "No data found for api x"}, "user", "No data found for api x"),
+            (404, {"error": "Unknown"}, "user", "Unknown"),
+            (403, "<html>", "user", "The OAuth broker refused with status 403."),
+            (500, {"message": "internal words"}, "application", "Internal error occurred"),
+            (302, {}, "application", "Internal error occurred"),
+            (200, ["no", "object"], "application", "Internal error occurred"),
+            (200, {"a": "x" * (1 << 20)}, "application", "Internal error occurred"),
+        ):
+            broker.status, broker.body = status, json.dumps(body).encode()
+            failed = await run_with(engine, {"id": "main", "version": 3})
+            assert failed.record.error == error, status
+            assert failed.record.result["message"].startswith(message)
+        assert len(host.created) == ran  # nothing was started without its credentials
+
+
+async def test_an_action_gets_credentials_as_well(tmp_path: Path, broker: Broker) -> None:
+    worker = Worker(Printed(b"{}"))
+    host = FakeHost({"worker:1": worker.image()})
+    async with make_real_engine(tmp_path, host, oauth_url=broker.url) as engine:
+        await register(engine, synchronous_actions=["accounts"])
+        spec = ActionSpec(
+            component=COMPONENT,
+            action="accounts",
+            config_data={"authorization": {"oauth_api": {"id": "main", "version": 3}}},
+            token=SecretStr("t"),
+        )
+        await engine.act(spec)
+        assert worker.documents[0]["authorization"] == {"oauth_api": {"credentials": CREDENTIALS}}
+        broker.status = 500
+        with pytest.raises(ApplicationError, match="status 500"):
+            await engine.act(spec)
+        old = {"authorization": {"oauth_api": {"id": "main", "version": 2}}}
+        with pytest.raises(UserError, match="deprecated"):
+            await engine.act(spec.model_copy(update={"config_data": old}))
+
+
+async def test_a_broker_that_is_not_there_is_an_application_error(
+    tmp_path: Path, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = FakeHost({"worker:1": FakeImage()})
+    async with make_real_engine(tmp_path, host, oauth_url="http://127.0.0.1:9/") as engine:
+        await register(engine)
+        job = await run_with(engine, {"id": "main", "version": 3})
+    assert job.record.error == "application"
+    assert "The OAuth broker at http://127.0.0.1:9/ does not answer" in caplog.text
+
+
+@pytest.mark.scenario("runner", 232)
+async def test_without_a_broker_credentials_are_the_catalogs(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    worker = Worker()
+    host.images["worker:1"] = worker.image()
+    async with make_engine() as engine:
+        await register(engine)
+        await engine.catalog.put_oauth_credentials("1", COMPONENT, "open", {"id": "open"})
+        await engine.catalog.put_oauth_credentials(
+            "1", COMPONENT, "sealed", {"#data": "KBC::ProjectSecure::abc"}
+        )
+        found = await run_with(engine, {"id": "open", "version": 3}, token=None)
+        sealed = await run_with(engine, {"id": "sealed", "version": 3})
+        gone = await run_with(engine, {"id": "gone", "version": 3})
+    assert found.record.status is Status.SUCCESS
+    assert worker.documents[0]["authorization"] == {"oauth_api": {"credentials": {"id": "open"}}}
+    assert "is encrypted, and there is no key ring" in sealed.record.result["message"]
+    assert (gone.record.error, gone.record.result["message"]) == (
+        "user",
+        f"No data found for api {COMPONENT}",
+    )
