@@ -8,6 +8,8 @@ point group `vaka`, or is handed to `Engine(plugins=[...])`.
 The hook API is versioned by the distribution's major version.
 """
 
+# ruff: noqa: ARG002 - a default needs less than what others do
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -21,6 +23,7 @@ import pluggy
 
 from vaka.errors import InvalidInput
 from vaka.models.catalog import (
+    Branch,
     Component,
     Configuration,
     ConfigurationRow,
@@ -160,6 +163,8 @@ class TableBackend(ABC):
         """Write the rows asked for to the new file `target`, from one consistent moment.
 
         CSV is RFC 4180 in UTF-8, every field quoted, lines ended by LF (mapping.md section 10.5).
+        Parquet goes into the new folder `target`, as one file or several; `InvalidInput` where there is
+        none.
         """
 
     @abstractmethod
@@ -296,6 +301,18 @@ class MappingBackend(Resource):
         """Whether `tables.load` can load several tables in one transaction."""
         return True
 
+    @property
+    def keeps_branches_apart(self) -> bool:
+        """Whether each branch in a `StorageScope` has tables and files of its own.
+
+        Names and file ids are then looked up in that branch only. Projects with the feature
+        `storage-branches` need it; for all others, and when False, no scope has a branch.
+        """
+        return False
+
+    async def drop_branch(self, project: str, branch: str) -> None:
+        """Remove all tables and files of a branch; nothing when there are none."""
+
 
 class Catalog(Resource):
     """Projects, tokens, components, configurations with rows and versions, and state.
@@ -313,6 +330,28 @@ class Catalog(Resource):
     async def create_project(
         self, name: str, *, features: Sequence[str] = (), limits: Mapping[str, Any] | None = None
     ) -> Project: ...
+
+    async def branches(self, project: str) -> list[Branch]:
+        """The default branch, and then the development branches by id.
+
+        A catalog without development branches has the default one only, called `default`.
+        """
+        found = await self.project(project)
+        return [Branch("default", "Main", is_default=True, created=found.created)]
+
+    async def create_branch(
+        self, project: str, name: str, *, description: str = "", token: Token | None = None
+    ) -> Branch:
+        """A new development branch; `Conflict` when the project has one of this name."""
+        raise InvalidInput("This catalog has no development branches.", path="branch")
+
+    async def delete_branch(self, project: str, branch: str) -> None:
+        """Remove a development branch with the states that were stored in it.
+
+        `InvalidInput` for the default one. What the branch has in Storage is the caller's business
+        (`MappingBackend.drop_branch`).
+        """
+        raise InvalidInput("This catalog has no development branches.", path="branch")
 
     @abstractmethod
     async def verify_token(self, secret: str) -> Token:
@@ -460,9 +499,18 @@ class Catalog(Resource):
 
     @abstractmethod
     async def state(
-        self, project: str, component_id: str, config_id: str, row_id: str | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str | None = None,
+        *,
+        branch: str | None = None,
     ) -> State:
-        """The stored state of a configuration, or of one of its rows; an empty one has version 0."""
+        """The stored state of a configuration, or of one of its rows; an empty one has version 0.
+
+        Each development branch has states of its own, empty at first; None is the default branch.
+        """
 
     @abstractmethod
     async def put_state(
@@ -475,6 +523,7 @@ class Catalog(Resource):
         *,
         expected_version: int | None = None,
         key: str | None = None,
+        branch: str | None = None,
     ) -> State:
         """Replace a state.
 

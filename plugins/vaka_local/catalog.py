@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 from vaka.errors import AuthenticationFailed, InvalidInput, NotFound
 from vaka.hooks import Catalog
 from vaka.models.catalog import (
+    Branch,
     Component,
     Configuration,
     ConfigurationRow,
@@ -32,6 +33,7 @@ from vaka.models.catalog import (
     Token,
     VaultVariable,
 )
+from vaka_local import branches
 from vaka_local.configurations import Author, Configurations, Content, check_id, no_component
 from vaka_local.database import Database, components, projects, tokens
 from vaka_local.jsontext import from_text, to_text
@@ -87,18 +89,43 @@ class LocalCatalog(Catalog):
     ) -> Project:
         if not name.strip():
             raise InvalidInput("A project needs a name.", path="name")
+        now = self._clock()
         values = {
             "name": name,
-            "created": self._clock(),
+            "created": now,
             "features": to_text(list(features), "features"),
             "limits": to_text(limits or {}, "limits"),
         }
 
         def create(connection: Connection) -> Project:
             insert = projects.insert().values(**values).returning(projects.c.id)
-            return _get_project(connection, str(connection.execute(insert).scalar_one()))
+            number = connection.execute(insert).scalar_one()
+            branches.create_main(connection, number, now)
+            return _get_project(connection, str(number))
 
         return await self._database.write(create)
+
+    # -- branches --------------------------------------------------------------------------------
+
+    async def branches(self, project: str) -> list[Branch]:
+        return await self._database.read(
+            lambda connection: branches.all_branches(connection, _key(connection, project))
+        )
+
+    async def create_branch(
+        self, project: str, name: str, *, description: str = "", token: Token | None = None
+    ) -> Branch:
+        now = self._clock()
+        return await self._database.write(
+            lambda connection: branches.create(
+                connection, _key(connection, project), name, description, now, token
+            )
+        )
+
+    async def delete_branch(self, project: str, branch: str) -> None:
+        await self._database.write(
+            lambda connection: branches.delete(connection, _key(connection, project), branch)
+        )
 
     # -- tokens ----------------------------------------------------------------------------------
 
@@ -377,10 +404,17 @@ class LocalCatalog(Catalog):
         )
 
     async def state(
-        self, project: str, component_id: str, config_id: str, row_id: str | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str | None = None,
+        *,
+        branch: str | None = None,
     ) -> State:
         return await self._read(
-            project, lambda configurations: configurations.state(component_id, config_id, row_id)
+            project,
+            lambda configurations: configurations.state(component_id, config_id, row_id, branch),
         )
 
     async def put_state(
@@ -393,12 +427,13 @@ class LocalCatalog(Catalog):
         *,
         expected_version: int | None = None,
         key: str | None = None,
+        branch: str | None = None,
     ) -> State:
         return await self._write(
             project,
             None,
             lambda configurations: configurations.put_state(
-                component_id, config_id, row_id, value, expected_version, key
+                component_id, config_id, row_id, value, expected_version, key, branch
             ),
         )
 
@@ -478,7 +513,12 @@ class LocalCatalog(Catalog):
 
 
 def _configurations(connection: Connection, project: str, author: Author) -> Configurations:
-    return Configurations(connection, int(_get_project(connection, project).id), author)
+    return Configurations(connection, _key(connection, project), author)
+
+
+def _key(connection: Connection, project: str) -> int:
+    """The number of a project that is there."""
+    return int(_get_project(connection, project).id)
 
 
 def _vault(connection: Connection, project: str) -> Vault:

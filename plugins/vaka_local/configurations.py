@@ -22,7 +22,9 @@ from vaka.models.catalog import (
     State,
     Token,
 )
+from vaka_local import branches
 from vaka_local.database import (
+    branch_states,
     components,
     configuration_rows,
     configuration_versions,
@@ -300,6 +302,7 @@ class Configurations:
             head = self._any_head(component_id, config_id)
         else:
             self._forget_rows(head.key)
+            self._forget_branches(head.key)
             self.connection.execute(
                 configurations.update()
                 .where(configurations.c.key == head.key)
@@ -406,6 +409,7 @@ class Configurations:
             )
         else:
             self._update_row_head(head.key, row_id, state=_EMPTY, state_version=0)
+            self._forget_branches(head.key, row_id)
         version = 1 if before is None else before.version + 1
         self._write_row(head.key, row_id, version, content, description)
         self._write_again(head, description)
@@ -439,11 +443,31 @@ class Configurations:
 
     # -- state -----------------------------------------------------------------------------------
 
-    def state(self, component_id: str, config_id: str, row_id: str | None) -> State:
-        """The state of a configuration or of a row."""
+    def state(
+        self, component_id: str, config_id: str, row_id: str | None, branch: str | None = None
+    ) -> State:
+        """The state of a configuration or of a row, in a branch."""
         head = self.head(component_id, config_id)
         owner = head if row_id is None else self._row_head(head.key, row_id)
+        if (number := self._development(branch)) is not None:
+            of_this = self._in_branch(head.key, row_id, number)
+            owner = self.connection.execute(sa.select(branch_states).where(of_this)).first()
+            if owner is None:
+                return State({}, 0)
         return State(from_text(owner.state), owner.state_version)
+
+    def _development(self, branch: str | None) -> int | None:
+        """The number of a development branch, or None for the default one."""
+        if branch is None:
+            return None
+        return branches.development(self.connection, self.project, branch)
+
+    def _in_branch(self, key: int, row_id: str | None, number: int) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            branch_states.c.configuration_key == key,
+            branch_states.c.row_id == (row_id or ""),
+            branch_states.c.branch_id == number,
+        )
 
     def put_state(
         self,
@@ -453,11 +477,12 @@ class Configurations:
         value: Any,
         expected_version: int | None,
         key: str | None,
+        branch: str | None = None,
     ) -> State:
         """Replace a state, once for each `key`, and only when it has the version expected."""
         text = to_text(value, "state")
         head = self.head(component_id, config_id)
-        before = self.state(component_id, config_id, row_id)
+        before = self.state(component_id, config_id, row_id, branch)
         of_this = sa.and_(
             state_keys.c.configuration_key == head.key, state_keys.c.row_id == (row_id or "")
         )
@@ -470,8 +495,16 @@ class Configurations:
                 f"The state of configuration {config_id} has version {before.version}, not "
                 f"{expected_version}: another job has stored one meanwhile."
             )
-        values = {"state": text, "state_version": before.version + 1}
-        if row_id is None:
+        values: dict[str, Any] = {"state": text, "state_version": before.version + 1}
+        if (number := self._development(branch)) is not None:
+            of_branch = self._in_branch(head.key, row_id, number)
+            self.connection.execute(branch_states.delete().where(of_branch))
+            self.connection.execute(
+                branch_states.insert().values(
+                    configuration_key=head.key, row_id=row_id or "", branch_id=number, **values
+                )
+            )
+        elif row_id is None:
             self.connection.execute(
                 configurations.update().where(configurations.c.key == head.key).values(**values)
             )
@@ -490,7 +523,7 @@ class Configurations:
                     written=self.author.now,
                 )
             )
-        return self.state(component_id, config_id, row_id)
+        return self.state(component_id, config_id, row_id, branch)
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -571,6 +604,13 @@ class Configurations:
             .where(configuration_rows.c.configuration_key == key)
             .values(is_deleted=True)
         )
+
+    def _forget_branches(self, key: int, row_id: str | None = None) -> None:
+        """Delete the states that branches have of a configuration, or of a row, that is made anew."""
+        gone = branch_states.c.configuration_key == key
+        if row_id is not None:
+            gone = sa.and_(gone, branch_states.c.row_id == row_id)
+        self.connection.execute(branch_states.delete().where(gone))
 
     def _new_id(self, is_free: Any) -> str:
         """An id of digits that nothing has."""

@@ -45,6 +45,8 @@ class Moment(TypeDecorator[datetime]):
 
 
 metadata = sa.MetaData()
+MAIN: Final = "Main"
+"""Name of every project's default branch."""
 
 
 def _creator() -> list[sa.Column[Any]]:
@@ -56,6 +58,8 @@ files = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("project", sa.String, nullable=False),
+    # empty in the default branch
+    sa.Column("branch", sa.String, nullable=False, server_default=""),
     sa.Column("name", sa.String, nullable=False),
     # the name in lower case, and its words with a blank around each, for searching
     sa.Column("name_lower", sa.String, nullable=False),
@@ -99,6 +103,19 @@ projects = sa.Table(
     sa.Column("created", Moment, nullable=False),
     sa.Column("features", sa.Text, nullable=False),
     sa.Column("limits", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+branches = sa.Table(
+    "branches",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project_id", sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("created", Moment, nullable=False),
+    *_creator(),
+    sa.UniqueConstraint("project_id", "name"),
     sqlite_autoincrement=True,
 )
 tokens = sa.Table(
@@ -188,6 +205,17 @@ row_versions = sa.Table(
     sa.Column("version", sa.Integer, primary_key=True),
     *_content(),
 )
+branch_states = sa.Table(
+    "branch_states",
+    metadata,
+    _configuration_key(),
+    sa.Column("row_id", sa.String, primary_key=True),  # empty for the configuration's own state
+    sa.Column(
+        "branch_id", sa.ForeignKey("branches.id", ondelete="CASCADE"), primary_key=True, index=True
+    ),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_version", sa.Integer, nullable=False),
+)
 state_keys = sa.Table(
     "state_keys",
     metadata,
@@ -228,20 +256,31 @@ _versions = sa.Table(
 )
 
 
-def _create_everything(connection: Connection) -> None:
-    metadata.create_all(connection)
-
-
 def _add_the_vault(connection: Connection) -> None:
     for table in (vault_variables, oauth_credentials):
         table.create(connection, checkfirst=True)
 
 
+def _add_branches(connection: Connection) -> None:
+    branches.create(connection)
+    branch_states.create(connection)
+    connection.execute(
+        branches.insert().from_select(
+            ["project_id", "name", "description", "is_default", "created"],
+            sa.select(
+                projects.c.id, sa.literal(MAIN), sa.literal(""), sa.true(), projects.c.created
+            ),
+        )
+    )
+    connection.exec_driver_sql("ALTER TABLE files ADD COLUMN branch VARCHAR DEFAULT '' NOT NULL")
+
+
 _MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
-    # The tables above as they are. Whoever changes one writes down here what version 1 had.
-    _create_everything,
+    # A new database has the tables above as they are. These bring an older one to that: from 1 to 2, ...
     _add_the_vault,
+    _add_branches,
 )
+_NEWEST: Final = 1 + len(_MIGRATIONS)
 
 
 class Database:
@@ -285,14 +324,18 @@ class Database:
     def _migrate(self, connection: Connection) -> None:
         _versions.create(connection, checkfirst=True)
         found = connection.scalar(sa.select(sa.func.max(_versions.c.version))) or 0
-        if found > len(_MIGRATIONS):
+        if found > _NEWEST:
             raise ApplicationError(
                 f"The catalog {self.path} was written by a newer version (its schema is {found}, "
-                f"this version knows {len(_MIGRATIONS)}): use that version."
+                f"this version knows {_NEWEST}): use that version."
             )
-        for number, migration in enumerate(_MIGRATIONS[found:], found + 1):
-            migration(connection)
-            connection.execute(_versions.insert().values(version=number))
+        if found == 0:
+            metadata.create_all(connection)
+        else:
+            for migration in _MIGRATIONS[found - 1 :]:
+                migration(connection)
+        if found < _NEWEST:
+            connection.execute(_versions.insert().values(version=_NEWEST))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Call `work` in a thread, with a connection that shows one moment."""

@@ -1,4 +1,4 @@
-"""DuckDB: one instance for all projects, each project's file attached to it when it is first used.
+"""DuckDB: one instance for all, the file of each project or branch attached when it is first used.
 
 One instance has one bound on memory and one on threads, however many projects there are.
 """
@@ -20,7 +20,6 @@ import trio
 
 from vaka.errors import ApplicationError
 from vaka_local import schema, threads
-from vaka_local.names import project_folder
 from vaka_local.threads import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -133,35 +132,36 @@ class Duck:
             raise ApplicationError("The table store is closed.")
         return self._scratch[0]
 
-    async def run(self, project: str, work: Callable[[Session], T], kind: str) -> T:
+    async def run(self, space: str, work: Callable[[Session], T], kind: str) -> T:
         """Call `work` with a transaction, in a thread; what it does not commit is undone.
 
+        `space` is what `names.space` gives for a project or one of its branches.
         `kind` is `load`, `export` or `lookup`. Cancelling interrupts the statement that runs, undoes
         the transaction, and returns when that is done; after the commit it is too late for it.
         """
 
         def in_thread(stop: Stop) -> T:
-            with self._session(project, stop) as session:
+            with self._session(space, stop) as session:
                 return work(session)
 
         return await threads.run(in_thread, self._limits[kind])
 
     @contextmanager
-    def _session(self, project: str, stop: Stop) -> Generator[Session, None, None]:
-        cursor, alias = self._attached(project)
+    def _session(self, space: str, stop: Stop) -> Generator[Session, None, None]:
+        cursor, alias = self._attached(space)
         try:
             cursor.execute("BEGIN")
             yield Session(cursor, alias, stop)
         finally:
             cursor.close()  # undoes what was not committed
 
-    def _attached(self, project: str) -> tuple[duckdb.DuckDBPyConnection, str]:
-        alias = f"project_{project_folder(project)}"
+    def _attached(self, space: str) -> tuple[duckdb.DuckDBPyConnection, str]:
+        alias = _alias(space)
         with self._guard:
             if self._instance is None:
                 self._instance = self._start()
-            if project not in self._locks:
-                self._attach(self._instance, project, alias)
+            if space not in self._locks:
+                self._attach(self._instance, space, alias)
             return self._instance.cursor(), alias
 
     def _start(self) -> duckdb.DuckDBPyConnection:
@@ -185,12 +185,11 @@ class Duck:
             },
         )
 
-    def _attach(self, instance: duckdb.DuckDBPyConnection, project: str, alias: str) -> None:
+    def _attach(self, instance: duckdb.DuckDBPyConnection, space: str, alias: str) -> None:
         import duckdb  # noqa: PLC0415
 
-        folder = self._home / "tables"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{project}.duckdb"
+        path = self._path(space)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _locked(path)
         try:
             instance.execute(f"ATTACH {_literal(str(path))} AS {quote(alias)}")
@@ -210,7 +209,36 @@ class Duck:
         except BaseException:
             os.close(lock)
             raise
-        self._locks[project] = lock
+        self._locks[space] = lock
+
+    def _path(self, space: str) -> Path:
+        return self._home / "tables" / f"{space}.duckdb"
+
+    async def drop(self, space: str) -> None:
+        """Remove the file of a branch. Nothing may be running in it."""
+        await trio.to_thread.run_sync(self._drop, space)
+
+    def _drop(self, space: str) -> None:
+        import duckdb  # noqa: PLC0415
+
+        path = self._path(space)
+        with self._guard:
+            lock = self._locks.get(space)
+            if lock is None:
+                if not path.exists():
+                    return
+                lock = _locked(path)
+            elif self._instance is not None:
+                try:
+                    self._instance.execute(f"DETACH {quote(_alias(space))}")
+                except duckdb.Error as error:
+                    raise _translated(error) from error
+                del self._locks[space]
+            try:
+                for name in (f"{path}.wal", str(path), f"{path}.lock"):
+                    Path(name).unlink(missing_ok=True)
+            finally:
+                os.close(lock)
 
     async def aclose(self) -> None:
         """Close all projects' files. Nothing may be running."""
@@ -229,6 +257,10 @@ class Duck:
                 shutil.rmtree(self._scratch[0], ignore_errors=True)
                 os.close(self._scratch[1])
                 self._scratch = None
+
+
+def _alias(space: str) -> str:
+    return f"project_{space}"
 
 
 def quote(name: str) -> str:

@@ -50,7 +50,7 @@ class LocalFiles(FileBackend):
     async def list_files(self, scope: StorageScope, query: FileQuery) -> list[FileDetail]:
         if query.limit < 0 or query.offset < 0:
             raise InvalidInput("Limit and offset cannot be negative.", path="limit")
-        conditions = [files.c.project == scope.project, filequery.condition(query.query)]
+        conditions = [*_in(scope), filequery.condition(query.query)]
         if query.tags:
             tagged = sa.select(file_tags.c.file_id).where(file_tags.c.tag.in_(query.tags))
             conditions.append(files.c.id.in_(tagged))
@@ -169,6 +169,19 @@ class LocalFiles(FileBackend):
 
         await self._database.write(remove)
 
+    async def drop_branch(self, scope: StorageScope) -> None:
+        """Remove all files of a branch."""
+
+        def forget(connection: Connection) -> list[str]:
+            gone = sa.and_(*_in(scope))
+            content = sa.select(files.c.content).where(gone, files.c.content.is_not(None))
+            names = list(connection.scalars(content))
+            connection.execute(files.delete().where(gone))
+            return [name for name in names if name is not None]
+
+        for content in await self._database.write(forget):
+            await trio.to_thread.run_sync(remove, self._folder / scope.project / content)
+
     async def sweep(self) -> None:
         """Remove the content of expired files, and content that a crash has left behind."""
         now = self._clock()
@@ -209,7 +222,7 @@ class LocalFiles(FileBackend):
         return sa.or_(files.c.expires.is_(None), files.c.expires > self._clock())
 
     def _row(self, connection: Connection, scope: StorageScope, file_id: int) -> Any:
-        wanted = (files.c.id == _bounded(file_id), files.c.project == scope.project)
+        wanted = (files.c.id == _bounded(file_id), *_in(scope))
         row = connection.execute(sa.select(files).where(*wanted, self._is_alive())).first()
         if row is None:
             raise NotFound(f"File id: {file_id} not found", kind="file", id=str(file_id))
@@ -231,6 +244,7 @@ class LocalFiles(FileBackend):
             files.insert()
             .values(
                 project=scope.project,
+                branch=scope.branch or "",
                 name=name,
                 name_lower=name.lower(),
                 name_words=f" {' '.join(names.words(name))} ",
@@ -261,6 +275,11 @@ class LocalFiles(FileBackend):
             )
         row = connection.execute(sa.select(files).where(files.c.id == file_id)).one()
         return _details(connection, [row])[0]
+
+
+def _in(scope: StorageScope) -> tuple[sa.ColumnElement[bool], ...]:
+    """Files of a project's branch."""
+    return files.c.project == scope.project, files.c.branch == (scope.branch or "")
 
 
 def _bounded(number: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from vaka.errors import InvalidInput, NotFound
+from vaka.models.storage import StorageScope
 
 TIMESTAMP: Final = "_timestamp"
 """The hidden column of every table. No user's column can have this name: theirs never begin with `_`."""
@@ -164,3 +165,17 @@ def project_folder(project: str) -> str:
     if not _PROJECT.fullmatch(project):
         raise NotFound(f"Project {project} not found", kind="project", id=project)
     return project
+
+
+def space(scope: StorageScope) -> str:
+    """What the tables of a project's branch are kept under; part of a path.
+
+    Raises:
+        NotFound: no project, or no branch, can have this id.
+    """
+    project = project_folder(scope.project)
+    if scope.branch is None:
+        return project
+    if not _PROJECT.fullmatch(scope.branch):
+        raise NotFound(f"Branch {scope.branch} not found", kind="branch", id=scope.branch)
+    return f"{project}~{scope.branch}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vaka.errors import ApplicationError
 from vaka.hooks import FileBackend, MappingBackend, TableBackend
+from vaka.models.storage import StorageScope
 from vaka_local.database import Database
 from vaka_local.duck import Duck
 from vaka_local.files import LocalFiles
@@ -22,8 +23,8 @@ def utc_now() -> datetime:
 class LocalStorage(MappingBackend):
     """Tables and files in a folder of this machine.
 
-    The folder has `tables/`, a DuckDB file for each project, `files/`, the content of files,
-    `catalog.db`, what is known of files and all of the catalog, and `tmp/`.
+    The folder has `tables/`, a DuckDB file for each project and each branch, `files/`, the content of
+    files, `catalog.db`, what is known of files and all of the catalog, and `tmp/`.
     """
 
     def __init__(
@@ -56,6 +57,15 @@ class LocalStorage(MappingBackend):
     @property
     def has_types(self) -> bool:
         return True
+
+    @property
+    def keeps_branches_apart(self) -> bool:
+        return True
+
+    async def drop_branch(self, project: str, branch: str) -> None:
+        scope = StorageScope(project, branch)
+        await self._tables.drop_branch(scope)
+        await self._files.drop_branch(scope)
 
     async def open(self) -> None:
         try:

@@ -10,8 +10,8 @@ it sees what was committed when it began.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -35,7 +35,7 @@ from vaka.models.storage import (
 )
 from vaka_local import conditions, names, records, types
 from vaka_local.details import Details
-from vaka_local.disk import new_file
+from vaka_local.disk import new_file, new_folder
 from vaka_local.duck import Duck, Session, quote
 from vaka_local.loading import (
     DUPLICATES,
@@ -74,7 +74,7 @@ class LocalTables(TableBackend):
         return await self._look_up(scope, records.buckets)
 
     async def bucket(self, scope: StorageScope, bucket_id: str) -> BucketDetail:
-        known = self._details.bucket(scope.project, bucket_id)
+        known = self._details.bucket(names.space(scope), bucket_id)
         return known or await self._recall(
             scope, bucket_id, lambda session: records.get_bucket(session, bucket_id)
         )
@@ -128,7 +128,7 @@ class LocalTables(TableBackend):
         return (await self._table(scope, table_id)).detail
 
     async def _table(self, scope: StorageScope, table_id: str) -> Known:
-        known = self._details.table(scope.project, table_id)
+        known = self._details.table(names.space(scope), table_id)
         return known or await self._recall(
             scope, table_id, lambda session: records.get_known(session, scope.project, table_id)
         )
@@ -318,23 +318,23 @@ class LocalTables(TableBackend):
             select, parameters = conditions.selection(
                 options, table.columns, source, table.comparable, text
             )
-            with new_file(target) as fd:
+            with _export_file(target, options) as fd:
                 statement = f"COPY ({select}) TO '/proc/self/fd/{fd}' ({_copy_options(options)})"
                 count = session.value(statement, parameters)
                 return ExportResult(rows=count, bytes=os.fstat(fd).st_size)
 
-        known = self._details.table(scope.project, table_id)
+        known = self._details.table(names.space(scope), table_id)
         if known is not None:
             try:
                 return await self._duck.run(
-                    scope.project, partial(copy, known=known.table), "export"
+                    names.space(scope), partial(copy, known=known.table), "export"
                 )
             except ApplicationError:
                 # a change that came first may have left less than is known here
-                if self._details.table(scope.project, table_id) is known:
+                if self._details.table(names.space(scope), table_id) is known:
                     raise
                 await trio.to_thread.run_sync(partial(target.unlink, missing_ok=True))
-        return await self._duck.run(scope.project, partial(copy, known=None), "export")
+        return await self._duck.run(names.space(scope), partial(copy, known=None), "export")
 
     async def preview(
         self, scope: StorageScope, table_id: str, options: ExportOptions
@@ -370,7 +370,7 @@ class LocalTables(TableBackend):
         loaded = [each.table_id for each in loads]
         async with self._alone_in_tables(scope, loaded):
             for table_id in loaded:
-                found = self._details.table(scope.project, table_id)
+                found = self._details.table(names.space(scope), table_id)
                 if found is not None:
                     known[table_id] = found
             for sequential in (False, True):
@@ -431,16 +431,22 @@ class LocalTables(TableBackend):
         async with self._alone_in_tables(scope, [table_id]):
             return await self._change(scope, delete, [table_id])
 
+    async def drop_branch(self, scope: StorageScope) -> None:
+        """Remove all tables of a branch. Nothing may be reading or writing them."""
+        space = names.space(scope)
+        await self._duck.drop(space)
+        self._details.forget(space, None)
+
     # -- transactions and locks ------------------------------------------------------------------
 
     async def _look_up(self, scope: StorageScope, work: Callable[[Session], T]) -> T:
-        return await self._duck.run(scope.project, work, "lookup")
+        return await self._duck.run(names.space(scope), work, "lookup")
 
     async def _recall(self, scope: StorageScope, object_id: str, work: Callable[[Session], D]) -> D:
         """What `work` finds out of a bucket or table, to be kept."""
-        ticket = self._details.ask(scope.project, object_id)
+        ticket = self._details.ask(names.space(scope), object_id)
         found = await self._look_up(scope, work)
-        self._details.answer(scope.project, ticket, found)
+        self._details.answer(names.space(scope), ticket, found)
         return found
 
     async def _change(
@@ -461,14 +467,14 @@ class LocalTables(TableBackend):
             return result
 
         try:
-            result = await self._duck.run(scope.project, and_commit, "load")
+            result = await self._duck.run(names.space(scope), and_commit, "load")
         except BaseException:
-            self._details.forget(scope.project, changed)
+            self._details.forget(names.space(scope), changed)
             raise
         if news is None:
-            self._details.forget(scope.project, changed)
+            self._details.forget(names.space(scope), changed)
         else:
-            self._details.learn(scope.project, news(result))
+            self._details.learn(names.space(scope), news(result))
         return result
 
     def _alone_in_tables(
@@ -478,7 +484,7 @@ class LocalTables(TableBackend):
         return self._locks.hold(
             shared={_bucket_lock(scope, each.rpartition(".")[0]) for each in table_ids},
             # in DuckDB names that differ only in case are the same
-            exclusive={f"{scope.project} table {each.lower()}" for each in table_ids},
+            exclusive={f"{names.space(scope)} table {each.lower()}" for each in table_ids},
         )
 
     def _alone_in_buckets(
@@ -489,7 +495,7 @@ class LocalTables(TableBackend):
 
 
 def _bucket_lock(scope: StorageScope, bucket_id: str) -> str:
-    return f"{scope.project} bucket {bucket_id}"
+    return f"{names.space(scope)} bucket {bucket_id}"
 
 
 def _detail(session: Session, scope: StorageScope, table_id: str) -> TableDetail:
@@ -533,6 +539,16 @@ def _with_metadata(
     for column, entries in columns.items():
         said[column] = write(column, provider, entries, now, said.get(column, ()))
     return before.said(write("", provider, metadata, now, before.detail.metadata), said)
+
+
+@contextmanager
+def _export_file(target: Path, options: ExportOptions) -> Generator[int, None, None]:
+    """A descriptor of the file that an export goes to; Parquet is one slice in the folder `target`."""
+    with ExitStack() as stack:
+        if options.file_type == "parquet":
+            stack.enter_context(new_folder(target))
+            target /= "part.00000.parquet"
+        yield stack.enter_context(new_file(target))
 
 
 def _copy_options(options: ExportOptions) -> str:

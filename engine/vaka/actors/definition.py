@@ -107,12 +107,13 @@ class DefinitionActor:
         self._stop = stop
         self._containers = containers
         self._folder = job_folder(services.config, job.record.id)
-        self._scope = StorageScope(
-            project=job.record.project,
-            branch=job.spec.branch,
-            run_id=job.record.run_id,
-            token_id=job.spec.token_id,
-            token_description=job.spec.token_description,
+        self._scope = job.branch.scope(
+            StorageScope(
+                project=job.record.project,
+                run_id=job.record.run_id,
+                token_id=job.spec.token_id,
+                token_description=job.spec.token_description,
+            )
         )
 
     async def run(self) -> DefinitionResult:
@@ -285,6 +286,7 @@ class DefinitionActor:
             "state": state,
             "format": self._main.configuration_format,
             "report": self._report,
+            "branch": self._job.branch,
         }
         limit = self._job.project.limits.get(EXPORT_LIMIT)
         tables = await stage_tables(
@@ -604,6 +606,7 @@ class DefinitionActor:
             input_files=[InputFile.parse(item) for item in configuration.input_files],
             report=self._report,
             failed=failed,
+            branch=self._job.branch,
         )
         return {
             "tables": [table.to_json() for table in stored.tables],

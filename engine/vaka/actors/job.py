@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from vaka._supervision import Verdict, leaves, verdict
+from vaka.actors.branch import job_branch
 from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped
 from vaka.actors.events import Entry, EventLog, keep_events
 from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
@@ -297,6 +298,7 @@ class JobActor:
                 "any more: it is kept in memory only. Run the job again."
             )
         project = await services.catalog.project(record.project)
+        branch = await job_branch(services.catalog, services.storage, project, spec.branch)
         journal = await services.store.definitions(record.id, record.attempt)
         if VERDICT in journal:
             raise AlreadyFailed(Verdict.from_json(journal[VERDICT]))
@@ -313,7 +315,7 @@ class JobActor:
             )
         unsaved: dict[int, Any] = {}
         plan = await self._plan(spec, journal, unsaved, events)
-        context = JobContext(services.config, record, spec, project)
+        context = JobContext(services.config, record, spec, project, branch)
         actors = [
             DefinitionActor(
                 services=services,
@@ -403,6 +405,7 @@ class JobActor:
                     result.new_state,
                     expected_version=definition.state_version,
                     key=f"job-{self.record.id}-{index}",
+                    branch=spec.branch,
                 )
             except NotFound as error:
                 await events.note("warn", f"Failed to store state: {error}")

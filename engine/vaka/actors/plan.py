@@ -93,7 +93,7 @@ async def _definition(
     catalog: Catalog, spec: JobSpec, stored: Configuration, row: ConfigurationRow | None
 ) -> DefinitionPlan:
     state = await catalog.state(
-        spec.project, stored.component_id, stored.id, row.id if row else None
+        spec.project, stored.component_id, stored.id, row.id if row else None, branch=spec.branch
     )
     configuration = stored.configuration or {}
     return DefinitionPlan(
@@ -110,9 +110,10 @@ async def _state_version(catalog: Catalog, spec: JobSpec) -> int | None:
     if not spec.config or spec.component is None:
         return None
     try:
-        return (await catalog.state(spec.project, spec.component, spec.config)).version
+        state = await catalog.state(spec.project, spec.component, spec.config, branch=spec.branch)
     except NotFound:
         return None
+    return state.version
 
 
 def _wanted_rows(spec: JobSpec) -> tuple[str, ...]:

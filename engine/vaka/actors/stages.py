@@ -25,6 +25,7 @@ from vaka.actors.reconciler import (
 )
 from vaka.config import EngineConfig
 from vaka.datafolder import JobFolder
+from vaka.mapping.branches import PRODUCTION, JobBranch
 from vaka.models.catalog import Project
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration
@@ -67,6 +68,7 @@ class JobContext:
     record: JobRecord
     spec: JobSpec
     project: Project
+    branch: JobBranch = PRODUCTION
 
 
 @dataclass(frozen=True, slots=True)

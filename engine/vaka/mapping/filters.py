@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
 from vaka.errors import InvalidInput, MappingFailed
-from vaka.models.mapping import EqualOperator, InputFile, InputTable
+from vaka.models.mapping import EqualOperator, InputFile, InputTable, TagRule
 from vaka.models.moment import parse_moment
 from vaka.models.state import JobState
 from vaka.models.storage import DeleteWhere, ExportOptions, FileQuery, Filter
@@ -68,9 +68,9 @@ def _changed_since(item: InputTable, state: JobState, now: datetime) -> datetime
 
 
 def file_query(
-    item: InputFile, state: JobState | None, *, run_id: str | None, now: datetime
+    item: InputFile, last: str | None, *, run_id: str | None, now: datetime
 ) -> FileQuery:
-    """Which files an item asks for; without `state` an adaptive one asks for all.
+    """Which files an item asks for; an adaptive one for those newer than the id `last`, if it is given.
 
     Raises:
         InvalidInput: a date, or the stored file id, is not one.
@@ -79,17 +79,11 @@ def file_query(
     if item.query:
         terms.append(item.query)
     if item.source_tags:
-        terms.append(
-            " AND ".join(
-                f"{'NOT ' if rule.match == 'exclude' else ''}tags:{_quoted(rule.name)}"
-                for rule in item.source_tags
-            )
-        )
+        terms.append(tag_query(item.source_tags))
     if item.file_ids:
         terms.append(f"id:({' OR '.join(item.file_ids)})")
     since_id: int | None = None
     if item.is_adaptive:
-        last = state.last_import_id(item.state_tags) if state is not None else None
         since_id = _file_id(last) if last else None
     elif item.changed_since:
         since = moment(item.changed_since, now).isoformat(timespec="seconds")
@@ -101,6 +95,13 @@ def file_query(
         since_id=since_id,
         run_id=_parent_run(run_id) if item.filter_by_run_id else None,
         limit=item.limit or max(FILES_LIMIT, len(item.file_ids)),
+    )
+
+
+def tag_query(rules: Iterable[TagRule]) -> str:
+    """The query for files that carry all tags to be included, and none to be excluded."""
+    return " AND ".join(
+        f"{'NOT ' if rule.match == 'exclude' else ''}tags:{_quoted(rule.name)}" for rule in rules
     )
 
 

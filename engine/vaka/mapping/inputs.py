@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,18 @@ from pathlib import Path
 import trio
 
 from vaka.datafolder import JobFolder, Kind, printable, split_name
-from vaka.errors import ApplicationError, InvalidInput, MappingFailed, NotFound, UserError
+from vaka.errors import ApplicationError, InvalidInput, MappingFailed, UserError
 from vaka.hooks import MappingBackend
 from vaka.mapping._parallel import in_parallel
+from vaka.mapping.branches import (
+    PRODUCTION,
+    FoundFiles,
+    FoundTable,
+    JobBranch,
+    find_files,
+    find_table,
+    foreign_buckets,
+)
 from vaka.mapping.filters import export_options, file_query
 from vaka.mapping.results import Report, TableResult
 from vaka.models.document import Format
@@ -32,7 +41,6 @@ MAX_EXPORT_BYTES = 100_000_000_000
 """Largest table that is read, unless the project says otherwise."""
 PARALLEL = 4
 """Tables or files that are read at a time."""
-_BRANCH_KEYS = {"KBC.createdBy.branch.id", "KBC.lastUpdatedBy.branch.id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +78,13 @@ async def stage_tables(
     max_bytes: int = MAX_EXPORT_BYTES,
     dev_mapping_allowed: bool = False,
     parallel: int = PARALLEL,
+    branch: JobBranch = PRODUCTION,
 ) -> InputTables:
     """Export the tables to `in/tables`, each with its manifest.
 
     `items` are in mapping order, `state` says where adaptive reads go on, `max_bytes` is the project's
     `components.max_export_size_bytes`, and `dev_mapping_allowed` lets a component read buckets of
-    development branches. The folder must be fresh.
+    development branches. `branch` is the one that the job runs in. The folder must be fresh.
 
     Raises:
         MappingFailed: a table cannot be read as asked.
@@ -84,14 +93,19 @@ async def stage_tables(
         return InputTables()
     await report("note", "debug", "Downloading source tables.", {})
     await report("note", "info", 'Using "local" table input staging.', {})
-    _check_names([item.name for item in items])
+    scope = replace(scope, branch=None)
     now = datetime.now(UTC)
     # the details come first: what changes while a table is exported is new again next time
-    details = await in_parallel(
-        parallel, lambda _, item: _detail(backend, scope, item.source), items
-    )
+    found = await in_parallel(parallel, lambda _, item: _find(item, backend, scope, branch), items)
+    for each in found:
+        if each.note is not None:
+            await report("note", "info", each.note, {})
+    state = _resolved(state, items, found)
+    items = [replace(item, source=each.detail.id) for item, each in zip(items, found, strict=True)]
+    details = [each.detail for each in found]
+    _check_names([item.name for item in items])
     if not dev_mapping_allowed:
-        await _refuse_branch_buckets(backend, scope, details)
+        await _refuse_foreign_buckets(backend, branch, found)
     for detail in details:
         _check_size(detail, max_bytes)
     options = [_options(item, state, now) for item in items]
@@ -101,7 +115,7 @@ async def stage_tables(
     async def fetch(index: int, item: InputTable) -> ExportResult:
         if last[item.name] != index:  # a later item has the same name and would replace it
             return ExportResult(0, 0)
-        result = await _export(backend, scope, folder, item, options[index], index)
+        result = await _export(backend, found[index].scope, folder, item, options[index], index)
         document = input_table_manifest(details[index], columns=item.columns)
         await _write_manifest(folder, item.name, dumps_manifest(document, format), details[index])
         await report(
@@ -147,9 +161,11 @@ def _check_names(names: Sequence[str]) -> None:
                 )
 
 
-async def _detail(backend: MappingBackend, scope: StorageScope, source: str) -> TableDetail:
+async def _find(
+    item: InputTable, backend: MappingBackend, scope: StorageScope, branch: JobBranch
+) -> FoundTable:
     try:
-        return await backend.tables.table(scope, source)
+        return await find_table(item, backend=backend, scope=scope, branch=branch)
     except UserError as error:
         raise _not_imported(error) from error
 
@@ -158,22 +174,30 @@ def _not_imported(error: UserError) -> MappingFailed:
     return MappingFailed(f"Cannot import data from Storage API: {error.message}")
 
 
-async def _refuse_branch_buckets(
-    backend: MappingBackend, scope: StorageScope, details: Sequence[TableDetail]
+def _resolved(
+    state: JobState, items: Sequence[InputTable], found: Sequence[FoundTable]
+) -> JobState:
+    """The state with the ids of the tables that are really read."""
+    ids = {item.source: each.detail.id for item, each in zip(items, found, strict=True)}
+    return replace(
+        state,
+        input_tables=tuple(
+            replace(entry, source=ids.get(entry.source, entry.source))
+            for entry in state.input_tables
+        ),
+    )
+
+
+async def _refuse_foreign_buckets(
+    backend: MappingBackend, branch: JobBranch, found: Sequence[FoundTable]
 ) -> None:
-    found: list[str] = []
-    for bucket_id in dict.fromkeys(detail.bucket for detail in details):
-        try:
-            bucket = await backend.tables.bucket(scope, bucket_id)
-        except NotFound:
-            continue  # the export says what is wrong
-        except UserError as error:
-            raise _not_imported(error) from error
-        if any(entry.key in _BRANCH_KEYS for entry in bucket.metadata):
-            found.append(bucket_id)
-    if found:
+    try:
+        buckets = await foreign_buckets(found, backend=backend, branch=branch)
+    except UserError as error:
+        raise _not_imported(error) from error
+    if buckets:
         raise MappingFailed(
-            f'The buckets "{", ".join(found)}" come from a development branch and must not be '
+            f'The buckets "{", ".join(buckets)}" come from a development branch and must not be '
             "used directly in input mapping."
         )
 
@@ -245,10 +269,12 @@ async def stage_files(
     format: Format,  # noqa: A002 - of the manifests
     report: Report,
     parallel: int = PARALLEL,
+    branch: JobBranch = PRODUCTION,
 ) -> InputFiles:
     """Download the files to `in/files`, each with its manifest.
 
-    `items` are in mapping order, and `state` says where adaptive reads go on. The folder must be fresh.
+    `items` are in mapping order, `state` says where adaptive reads go on, and `branch` is the one that
+    the job runs in. The folder must be fresh.
 
     Raises:
         MappingFailed: the files cannot be listed as asked.
@@ -258,12 +284,16 @@ async def stage_files(
         return InputFiles()
     await report("note", "debug", "Downloading source files.", {})
     await report("note", "info", 'Using "local" file input staging.', {})
+    scope = replace(scope, branch=None)
     now = datetime.now(UTC)
     entries: list[FileState] = []
     fetched: list[FileDetail] = []
     for item in items:
-        found = await _list_files(item, state, backend, scope, now)
-        download = partial(_download, item, backend, scope, folder, format, report)
+        where = await _where(item, backend, scope, branch)
+        if where.note is not None:
+            await report("note", "info", where.note, {})
+        found = await _list_files(where, item, state, backend, now)
+        download = partial(_download, item, backend, where.scope, folder, format, report)
         fetched += await in_parallel(parallel, download, found)
         newest = max((file.id for file in found), default=None)
         last = state.last_import_id(item.state_tags) if newest is None else str(newest)
@@ -275,20 +305,29 @@ async def stage_files(
     )
 
 
+async def _where(
+    item: InputFile, backend: MappingBackend, scope: StorageScope, branch: JobBranch
+) -> FoundFiles:
+    try:
+        return await find_files(item, backend=backend, scope=scope, branch=branch)
+    except MappingFailed:
+        raise
+    except UserError as error:
+        raise _not_imported(error) from error
+
+
 async def _list_files(
+    where: FoundFiles,
     item: InputFile,
     state: JobState | None,
     backend: MappingBackend,
-    scope: StorageScope,
     now: datetime,
 ) -> list[FileDetail]:
-    if item.query and scope.branch is not None:
-        raise MappingFailed(
-            "Invalid file mapping, the 'query' attribute is unsupported in the dev/branch context."
-        )
     try:
-        query = file_query(item, state, run_id=scope.run_id, now=now)
-        return await backend.files.list_files(scope, query)
+        # the tags as configured are what the state knows the item by, in every branch
+        last = None if state is None else state.last_import_id(item.state_tags)
+        query = file_query(where.item, last, run_id=where.scope.run_id, now=now)
+        return await backend.files.list_files(where.scope, query)
     except UserError as error:
         raise _not_imported(error) from error
 
@@ -328,25 +367,33 @@ async def _download(
 
 
 async def tag_processed(
-    items: Sequence[InputFile], *, backend: MappingBackend, scope: StorageScope
+    items: Sequence[InputFile],
+    *,
+    backend: MappingBackend,
+    scope: StorageScope,
+    branch: JobBranch = PRODUCTION,
 ) -> None:
     """Put the `processed_tags` of each item on the files that it finds now.
 
-    The items are listed anew, without adaptive state: files that arrived meanwhile are tagged too.
+    The items are listed anew, without adaptive state: files that arrived meanwhile are tagged too. A
+    Storage that keeps branches apart gets no tags.
 
     Raises:
         MappingFailed: files cannot be listed or tagged.
 
     Source: mapping.md section 7.6.
     """
+    if branch.is_kept_apart:
+        return
+    scope = replace(scope, branch=None)
     now = datetime.now(UTC)
     for item in items:
         if not item.processed_tags:
             continue
-        found = await _list_files(item, None, backend, scope, now)
-        for file in found:
+        where = await _where(item, backend, scope, branch)
+        for file in await _list_files(where, item, None, backend, now):
             try:
-                await backend.files.add_tags(scope, file.id, item.processed_tags)
+                await backend.files.add_tags(scope, file.id, branch.tags(item.processed_tags))
             except UserError as error:
                 raise MappingFailed(
                     f"Cannot tag file {printable(file.name)} ({file.id}): {error.message}"

@@ -20,6 +20,7 @@ from vaka.datafolder import JobFolder, Source, Sources, printable
 from vaka.errors import ApplicationError, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
 from vaka.mapping._parallel import in_parallel
+from vaka.mapping.branches import PRODUCTION, JobBranch
 from vaka.mapping.filters import rows_to_delete
 from vaka.mapping.inputs import tag_processed
 from vaka.mapping.manifests import (
@@ -141,6 +142,7 @@ async def store(
     atomic: bool = False,
     system_tags: bool = False,
     parallel: int = PARALLEL,
+    branch: JobBranch = PRODUCTION,
 ) -> Outputs:
     """Store what is in `out/files` and `out/tables`. No container may run any more.
 
@@ -148,7 +150,8 @@ async def store(
     job and its definition, and the same folder: what has landed is skipped. With `atomic` all tables
     are loaded in one transaction. With `failed`, for a job that has failed, only tables with
     `write_always` are stored. `system_tags` puts the tags of mapping.md section 7.4 on files. The
-    `input_files` get their `processed_tags` once everything is stored.
+    `input_files` get their `processed_tags` once everything is stored. `branch` is the one that the job
+    runs in; its objects are its own, in whatever way its Storage keeps branches.
 
     Raises:
         MappingFailed: outputs are not what mapping and manifests say, or a file cannot be stored; no
@@ -159,13 +162,15 @@ async def store(
     await report("note", "debug", "Uploading output tables and files.", {})
     if context.default_bucket:
         await report("note", "debug", f"Default bucket {context.default_bucket}", {})
-    storage = _Storage(backend, scope, folder, context, report)
+    scope = branch.scope(scope)
+    storage = _Storage(backend, scope, folder, context, report, branch)
     found = await trio.to_thread.run_sync(folder.sources, "tables")
-    prepared = _prepare_tables(found, tables, context, key, failed=failed)
+    prepared = _prepare_tables(found, tables, context, branch, key, failed=failed)
     uploads: list[_File] = []
     if not failed:
         found = await trio.to_thread.run_sync(folder.sources, "files")
         uploads = _prepare_files(found, files, context)
+    await storage.check_buckets(prepared)
     planned = await in_parallel(
         parallel, lambda _, table: storage.plan(table, failed=failed), prepared
     )
@@ -178,7 +183,7 @@ async def store(
         loaded = await _load_each(storage, plans, parallel)
     errors = tuple(error for each in loaded for error in each.errors)
     if not failed and not errors:
-        await tag_processed(input_files, backend=backend, scope=scope)
+        await tag_processed(input_files, backend=backend, scope=scope, branch=branch)
     return Outputs(
         tables=tuple(each.result for each in loaded if each.result is not None),
         files=tuple(stored),
@@ -210,6 +215,7 @@ def _prepare_tables(
     found: Sources,
     items: Sequence[OutputTable],
     context: OutputContext,
+    branch: JobBranch,
     key: str,
     *,
     failed: bool,
@@ -233,7 +239,7 @@ def _prepare_tables(
         joined: Sequence[OutputTable | None] = by_source.get(source.name) or [None]
         for each in joined:
             try:
-                table = _prepare_table(source, manifest, each, context, keys)
+                table = _prepare_table(source, manifest, each, context, branch, keys)
             except MappingFailed:
                 if not failed:
                     raise
@@ -259,6 +265,7 @@ def _prepare_table(
     manifest: Mapping[str, Any] | None,
     item: OutputTable | None,
     context: OutputContext,
+    branch: JobBranch,
     keys: _Keys,
 ) -> _Table:
     renamed: dict[str, str] = {}
@@ -277,6 +284,7 @@ def _prepare_table(
         None if manifest is None else text(manifest.get("destination")),
         context.default_bucket,
     )
+    target = branch.table(target)
     if warning is not None:
         warnings.append(warning)
     key = data["primary_key"]
@@ -367,13 +375,14 @@ class _Storage:
     folder: JobFolder
     context: OutputContext
     report: Report
+    branch: JobBranch
 
     async def upload(self, file: _File, tags: tuple[str, ...], key: str) -> int:
         """Store one file; return its id."""
         name, options = file.source.name, file.options
         upload = FileUpload(
             name=name,
-            tags=tuple(dict.fromkeys((*options.tags, *tags))),
+            tags=tuple(dict.fromkeys(self.branch.tags((*options.tags, *tags)))),
             is_public=options.is_public,
             is_permanent=options.is_permanent,
             is_encrypted=options.is_encrypted,
@@ -398,6 +407,17 @@ class _Storage:
             {"file": stored.id, "name": stored.name, "bytes": stored.size_bytes},
         )
         return stored.id
+
+    async def check_buckets(self, tables: Sequence[_Table]) -> None:
+        """Refuse to write from a branch into buckets that are not its own."""
+        if not self.branch.prefixes:
+            return
+        for bucket_id in dict.fromkeys(table.destination.rpartition(".")[0] for table in tables):
+            try:
+                bucket = await self.backend.tables.bucket(self.scope, bucket_id)
+            except NotFound:
+                continue
+            self.branch.check_bucket(bucket)
 
     async def plan(self, table: _Table, *, failed: bool) -> _Plan | None:
         """The load of a table, given what is there now; None when a failed job cannot have it."""
@@ -558,7 +578,7 @@ class _Storage:
             "component": context.component_id,
             "configuration": context.config_id,
             "configurationRow": context.row_id,
-            "branch": self.scope.branch,
+            "branch": self.branch.id,
         }
         return {f"KBC.{verb}.{kind}.id": value for kind, value in named.items() if value}
 

@@ -34,6 +34,19 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """The default branch of a project, or a development branch."""
+
+    id: str
+    name: str
+    is_default: bool
+    created: datetime
+    description: str = ""
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A verified token; the secret itself is not in it."""
 

@@ -21,7 +21,8 @@ class StorageScope:
 
     project: str
     branch: str | None = None
-    """Development branch; None is the default branch."""
+    """Development branch; None is the default branch, and all there is where branches are not kept
+    apart (`MappingBackend.keeps_branches_apart`)."""
     run_id: str | None = None
     """Run id of the job that acts, stored with what it makes."""
     token_id: str | None = None

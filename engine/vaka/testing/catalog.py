@@ -641,6 +641,50 @@ class CatalogContract:
         old = await catalog.configuration(*here, version=4)
         assert "".join(row.id for row in old.rows) == "abc"
 
+    # -- branches --------------------------------------------------------------------------------
+
+    async def test_every_project_has_a_default_branch(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        (main,) = await catalog.branches(project.id)
+
+        assert (main.name, main.is_default) == ("Main", True)
+        assert main.created == project.created
+        with pytest.raises(InvalidInput):
+            await catalog.delete_branch(project.id, main.id)
+        with pytest.raises(NotFound):
+            await catalog.branches("999")
+
+    async def test_development_branches_come_and_go(
+        self, catalog: Catalog, project: Project, token: Token
+    ) -> None:
+        (main,) = await catalog.branches(project.id)
+        if main.id == "default":  # a catalog without development branches
+            with pytest.raises(InvalidInput):
+                await catalog.create_branch(project.id, "mine")
+            return
+        other = await catalog.create_project("other")
+
+        made = await catalog.create_branch(project.id, "mine", description="d", token=token)
+        theirs = await catalog.create_branch(other.id, "mine")
+
+        assert (made.name, made.description, made.is_default) == ("mine", "d", False)
+        assert made.created > datetime.now(UTC) - timedelta(minutes=5)
+        assert (made.creator_token_id, made.creator_token_description) == (token.id, "the author")
+        assert await catalog.branches(project.id) == [main, made]
+        for name in ("mine", "Main"):
+            with pytest.raises(Conflict):
+                await catalog.create_branch(project.id, name)
+        with pytest.raises(InvalidInput):
+            await catalog.create_branch(project.id, " ")
+        for absent in (theirs.id, "0", "x", f"0{made.id}"):
+            with pytest.raises(NotFound):
+                await catalog.delete_branch(project.id, absent)
+        await catalog.delete_branch(project.id, made.id)
+        assert await catalog.branches(project.id) == [main]
+        assert (await catalog.create_branch(project.id, "mine")).id != made.id
+        assert theirs in await catalog.branches(other.id)
+
     # -- state -----------------------------------------------------------------------------------
 
     async def test_state_is_versioned(
@@ -685,6 +729,43 @@ class CatalogContract:
         later = await catalog.put_state(*here, None, {"n": 2}, key="l")
         assert await catalog.put_state(*here, None, {"n": 1}, key="k") == later
         assert await catalog.put_state(*here, "r", {"n": 3}, key="k") == State({"n": 3}, 1)
+
+    async def test_each_branch_has_states_of_its_own(
+        self, catalog: Catalog, project: Project, config: Configuration
+    ) -> None:
+        main = (await catalog.branches(project.id))[0]
+        if main.id == "default":  # a catalog without development branches
+            return
+        here = (project.id, COMPONENT, "c")
+        await catalog.create_row(*here, row_id="r")
+        ids = [(await catalog.create_branch(project.id, name)).id for name in ("one", "two")]
+        await catalog.put_state(*here, None, {"of": "main"}, key="k")
+
+        for branch in ids:
+            assert await catalog.state(*here, branch=branch) == State({}, 0)
+            await catalog.put_state(*here, None, {"of": branch}, key=f"k{branch}", branch=branch)
+            await catalog.put_state(*here, "r", {"row of": branch}, branch=branch)
+        with pytest.raises(Conflict):
+            await catalog.put_state(*here, None, {}, expected_version=0, branch=ids[0])
+        again = await catalog.put_state(*here, None, {}, key=f"k{ids[0]}", branch=ids[0])
+
+        assert again == await catalog.state(*here, branch=ids[0]) == State({"of": ids[0]}, 1)
+        assert await catalog.state(*here, "r", branch=ids[1]) == State({"row of": ids[1]}, 1)
+        assert await catalog.state(*here, "r") == State({}, 0)
+        assert await catalog.state(*here) == State({"of": "main"}, 1)
+        assert await catalog.state(*here, branch=main.id) == State({"of": "main"}, 1)
+        with pytest.raises(NotFound):
+            await catalog.state(*here, branch="0")
+
+        await catalog.delete_branch(project.id, ids[0])
+        with pytest.raises(NotFound):
+            await catalog.put_state(*here, None, {}, branch=ids[0])
+        await catalog.delete_row(*here, "r")
+        await catalog.create_row(*here, row_id="r")
+        assert await catalog.state(*here, "r", branch=ids[1]) == State({}, 0)
+        await catalog.delete_configuration(*here)
+        await catalog.create_configuration(project.id, COMPONENT, "new", config_id="c")
+        assert await catalog.state(*here, branch=ids[1]) == State({}, 0)
 
     async def test_a_state_that_is_not_json_is_refused(
         self, catalog: Catalog, project: Project, config: Configuration

@@ -6,9 +6,10 @@ import csv
 import gzip
 import io
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
@@ -66,8 +67,12 @@ class MappingBackendContract:
             await backend.aclose()
     ```
 
-    The backend must be empty. Needs pytest-trio with `trio_mode`.
+    The backend must be empty. Needs pytest-trio with `trio_mode`. What a backend need not have it says
+    itself (`has_types`, `loads_together`, `keeps_branches_apart`), or the class that inherits does.
     """
+
+    has_parquet: ClassVar[bool] = True
+    """Whether tables can be exported as Parquet; when False, it must be refused."""
 
     @pytest.fixture
     async def backend(self) -> AsyncIterator[MappingBackend]:
@@ -623,6 +628,44 @@ class MappingBackendContract:
                 await storage.load(bad, incremental=True, **options)
         assert await storage.rows() == before
 
+    # -- branches --------------------------------------------------------------------------------
+
+    async def test_branches_are_kept_apart(self, storage: Storage) -> None:
+        """Or no scope has a branch: `keeps_branches_apart` says which."""
+        if not storage.backend.keeps_branches_apart:
+            return
+        backend, main = storage.backend, storage.scope
+        one, two = (replace(main, branch=branch) for branch in ("101", "102"))
+        await storage.load(USERS)
+        file = await storage.upload("main.txt", b"main", tags=["t"])
+
+        for scope in (one, two):
+            assert await backend.tables.list_buckets(scope) == []
+            with pytest.raises(NotFound):
+                await backend.tables.table(scope, TABLE)
+            with pytest.raises(NotFound):
+                await backend.files.file(scope, file.id)
+            assert await backend.files.list_files(scope, FileQuery(tags=("t",))) == []
+        path = storage.write("id,name\n9,Zoe\n")
+        await backend.tables.load(one, [TableLoad(TABLE, (path,))])
+        await backend.tables.write_metadata(one, TABLE, "me", {"of": "one"})
+        own = await backend.files.upload(one, FileUpload("one.txt", tags=("t",)), path)
+
+        _, rows = await backend.tables.preview(one, TABLE, ExportOptions())
+        assert rows == [("9", "Zoe")]
+        assert [file.id for file in await backend.files.list_files(one, FileQuery())] == [own.id]
+        assert await backend.files.list_files(two, FileQuery()) == []
+        assert await storage.rows() == _parsed(USERS)
+        assert (await storage.detail()).metadata == ()
+        assert await storage.found(FileQuery()) == [file.id]
+
+        await backend.drop_branch(main.project, "101")
+        await backend.drop_branch(main.project, "101")
+        assert await backend.tables.list_buckets(one) == []
+        assert await backend.files.list_files(one, FileQuery()) == []
+        assert await storage.rows() == _parsed(USERS)
+        assert await storage.found(FileQuery()) == [file.id]
+
     # -- loads of several tables -----------------------------------------------------------------
 
     async def test_several_tables_land_together_or_not_at_all(self, storage: Storage) -> None:
@@ -691,12 +734,21 @@ class MappingBackendContract:
         assert (result.rows, result.bytes) == (0, len(packed))
 
     async def test_an_export_can_be_parquet(self, storage: Storage) -> None:
+        """In slices, unless `has_parquet` says that there is none."""
         await storage.load(USERS)
+        target, options = storage.folder / "exported", ExportOptions(file_type="parquet")
+        export = storage.tables.export(storage.scope, TABLE, options, target)
+        if not self.has_parquet:
+            with pytest.raises(InvalidInput):
+                await export
+            assert not target.exists()
+            return
 
-        result, content = await storage.export(ExportOptions(file_type="parquet"))
+        result = await export
 
-        assert content[:4] == content[-4:] == b"PAR1"
-        assert (result.rows, result.bytes) == (3, len(content))
+        slices = [path.read_bytes() for path in target.iterdir()]
+        assert {(each[:4], each[-4:]) for each in slices} == {(b"PAR1", b"PAR1")}
+        assert (result.rows, result.bytes) == (3, sum(map(len, slices)))
 
     async def test_an_export_overwrites_nothing(self, storage: Storage) -> None:
         await storage.load(USERS)
@@ -1120,6 +1172,7 @@ class Storage:
     """A backend in the hands of a test."""
 
     def __init__(self, backend: MappingBackend, scope: StorageScope, folder: Path) -> None:
+        self.backend = backend
         self.tables = backend.tables
         self.files = backend.files
         self.has_types = backend.has_types

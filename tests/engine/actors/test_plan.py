@@ -39,8 +39,15 @@ class OneConfiguration:
         return self._configuration
 
     async def state(
-        self, project: str, component_id: str, config_id: str, row_id: str | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str | None = None,
+        *,
+        branch: str | None = None,
     ) -> State:
+        assert branch is None
         await self.configuration(project, component_id, config_id)
         return State({"component": {"of": row_id or config_id}}, 5)
 

@@ -65,6 +65,7 @@ class Desk:
         columns: Sequence[str] = ("Id", "Name"),
         key: Sequence[str] = (),
         incremental: bool = False,
+        scope: StorageScope = SCOPE,
     ) -> None:
         """Load a table."""
         path = self.scratch / "seed.csv"
@@ -72,26 +73,30 @@ class Desk:
         load = TableLoad(
             table_id, (path,), tuple(columns), primary_key=tuple(key), incremental=incremental
         )
-        await self.backend.tables.load(SCOPE, [load])
+        await self.backend.tables.load(scope, [load])
 
-    async def rows(self, table_id: str) -> list[tuple[str | None, ...]]:
+    async def rows(
+        self, table_id: str, scope: StorageScope = SCOPE
+    ) -> list[tuple[str | None, ...]]:
         """All rows of a table, sorted."""
-        _, rows = await self.backend.tables.preview(SCOPE, table_id, ExportOptions(limit=1000))
+        _, rows = await self.backend.tables.preview(scope, table_id, ExportOptions(limit=1000))
         return sorted(rows, key=str)
 
-    async def has_table(self, table_id: str) -> bool:
+    async def has_table(self, table_id: str, scope: StorageScope = SCOPE) -> bool:
         try:
-            await self.backend.tables.table(SCOPE, table_id)
+            await self.backend.tables.table(scope, table_id)
         except NotFound:
             return False
         return True
 
-    async def file(self, name: str, content: str, *tags: str, **options: Any) -> int:
+    async def file(
+        self, name: str, content: str, *tags: str, scope: StorageScope = SCOPE, **options: Any
+    ) -> int:
         """Store a file; return its id."""
         path = self.scratch / "seed"
         path.write_text(content)
         upload = FileUpload(name=name, tags=tags, **options)
-        return (await self.backend.files.upload(SCOPE, upload, path)).id
+        return (await self.backend.files.upload(scope, upload, path)).id
 
     # -- input mapping -----------------------------------------------------------------------------
 

@@ -112,7 +112,9 @@ def test_an_adaptive_read_goes_on_where_the_last_one_ended() -> None:
 
 
 def query(stored: JobState | None = NO_STATE, run_id: str | None = None, **item: Any) -> Any:
-    return file_query(InputFile.parse(item), stored, run_id=run_id, now=NOW)
+    files = InputFile.parse(item)
+    last = None if stored is None else stored.last_import_id(files.state_tags)
+    return file_query(files, last, run_id=run_id, now=NOW)
 
 
 def tags(*names: str, match: str = "include") -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import duckdb
 import pytest
 from tests.engine.mapping.conftest import SCOPE, Desk
 
@@ -234,12 +235,20 @@ async def test_the_manifest_of_a_table_without_description_has_none(desk: Desk) 
     assert "description" not in json.loads(desk.read(f"tables/{TEST}.manifest"))
 
 
-async def test_parquet_is_exported_under_the_name_asked_for(desk: Desk) -> None:
+@pytest.mark.scenario("mapping", 91)
+async def test_parquet_is_a_folder_of_slices(desk: Desk) -> None:
     await desk.table(TEST, ROWS)
-    await desk.stage_tables({"source": TEST, "destination": "t.parquet", "file_type": "parquet"})
-    data = (desk.folder.data / "in/tables/t.parquet").read_bytes()
-    assert data[:4] == data[-4:] == b"PAR1"
-    assert "tables/t.parquet.manifest" in desk.inputs
+    result = await desk.stage_tables(
+        {"source": TEST, "destination": "t.parquet", "file_type": "parquet", "columns": ["Name"]}
+    )
+    folder, manifest, *slices = desk.inputs
+    assert (folder, manifest) == ("tables/t.parquet", "tables/t.parquet.manifest")
+    assert slices
+    paths = [desk.folder.data / "in" / name for name in slices]
+    found = duckdb.read_parquet([str(path) for path in paths])
+    assert found.columns == ["Name"]
+    assert sorted(found.fetchall()) == [("a",), ("b",), ("c",)]
+    assert result.bytes == sum(path.stat().st_size for path in paths)
 
 
 @pytest.mark.scenario("mapping", 96)
@@ -494,15 +503,6 @@ async def test_files_can_be_asked_for_by_age(desk: Desk) -> None:
 async def test_a_query_that_cannot_be_parsed_is_told(desk: Desk) -> None:
     with pytest.raises(MappingFailed, match=r"^Cannot import data from Storage API: "):
         await desk.stage_files({"query": "tags:("})
-
-
-@pytest.mark.scenario("mapping", 130)
-async def test_a_query_is_refused_in_a_development_branch(desk: Desk) -> None:
-    with pytest.raises(MappingFailed) as caught:
-        await desk.stage_files({"query": "id:>0"}, scope=StorageScope(project="1", branch="123"))
-    assert caught.value.message == (
-        "Invalid file mapping, the 'query' attribute is unsupported in the dev/branch context."
-    )
 
 
 async def test_files_of_the_parent_run_can_be_asked_for(desk: Desk) -> None:

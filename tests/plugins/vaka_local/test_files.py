@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.plugins.vaka_local.conftest import SCOPE, Clock
 from vaka.errors import ApplicationError, InvalidInput, NotFound
 from vaka.models.storage import FileDetail, FileQuery, FileUpload
 from vaka_local import disk, files
+from vaka_local.catalog import LocalCatalog
 from vaka_local.database import Database
 from vaka_local.names import file_name, words
 from vaka_local.storage import LocalStorage
@@ -202,6 +205,31 @@ async def test_of_two_uploads_with_one_key_at_once_one_is_stored(
 async def test_the_catalog_can_be_read_by_its_owner_only(storage: LocalStorage, home: Path) -> None:
     assert (home / "catalog.db").stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_catalog_of_the_first_version_gets_its_branches(home: Path) -> None:
+    catalog = LocalCatalog(home)
+    await catalog.open()
+    project = await catalog.create_project("old")
+    await catalog.aclose()
+    with closing(sqlite3.connect(home / "catalog.db")) as connection:
+        connection.executescript(
+            "DROP TABLE branch_states; DROP TABLE branches; ALTER TABLE files DROP COLUMN branch; "
+            "DELETE FROM vaka_local_schema; INSERT INTO vaka_local_schema VALUES (1);"
+        )
+
+    for _ in range(2):
+        await catalog.open()
+        (main,) = await catalog.branches(project.id)
+        assert (main.name, main.is_default, main.created) == ("Main", True, project.created)
+        await catalog.aclose()
+
+    storage = LocalStorage(home)
+    await storage.open()
+    (home / "src").write_text("x")
+    stored = await storage.files.upload(SCOPE, FileUpload("a"), home / "src")
+    assert await storage.files.list_files(SCOPE, FileQuery()) == [stored]
+    await storage.aclose()
 
 
 async def test_a_catalog_of_a_newer_version_is_left_alone(home: Path) -> None:

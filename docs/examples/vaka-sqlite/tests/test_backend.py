@@ -10,7 +10,7 @@ from vaka_sqlite import SqliteBackend, csvfiles, vaka_mapping_backend
 
 from vaka.errors import ApplicationError, InvalidInput, MappingFailed, NotFound
 from vaka.hooks import MappingBackend
-from vaka.models.storage import ExportOptions, FileQuery, FileUpload, StorageScope, TableLoad
+from vaka.models.storage import FileQuery, FileUpload, StorageScope, TableLoad
 
 SCOPE = StorageScope(project="1")
 
@@ -153,16 +153,6 @@ async def test_expired_files_lose_their_content_when_the_backend_opens(
     shown = await backend.files.list_files(SCOPE, FileQuery(show_expired=True))
     assert [each.id for each in shown] == [kept.id, file.id]
     assert [path.name for path in (tmp_path / "storage.db.files").iterdir()] == [str(kept.id)]
-
-
-async def test_parquet_is_refused(backend: MappingBackend, tmp_path: Path) -> None:
-    await backend.tables.create_bucket(SCOPE, "in", "b")
-    await backend.tables.create_table(SCOPE, "in.c-b.t", ["a"])
-
-    with pytest.raises(InvalidInput, match="csv"):
-        await backend.tables.export(
-            SCOPE, "in.c-b.t", ExportOptions(file_type="parquet"), tmp_path / "t"
-        )
 
 
 @pytest.mark.parametrize(

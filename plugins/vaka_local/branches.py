@@ -1,0 +1,108 @@
+"""The branches of a project in the catalog, within one transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from vaka.errors import Conflict, InvalidInput, NotFound
+from vaka.models.catalog import Branch, Token
+from vaka_local.database import MAIN, branches
+
+_LARGEST: Final = 2**63 - 1
+
+
+def all_branches(connection: Connection, project: int) -> list[Branch]:
+    """The default branch, and then the others by id."""
+    statement = (
+        sa.select(branches)
+        .where(branches.c.project_id == project)
+        .order_by(branches.c.is_default.desc(), branches.c.id)
+    )
+    return [_branch(row) for row in connection.execute(statement)]
+
+
+def create_main(connection: Connection, project: int, now: datetime) -> None:
+    """Give a new project its default branch."""
+    _insert(connection, project, MAIN, "", now, None, is_default=True)
+
+
+def create(
+    connection: Connection,
+    project: int,
+    name: str,
+    description: str,
+    now: datetime,
+    token: Token | None,
+) -> Branch:
+    """A new development branch."""
+    if not name.strip():
+        raise InvalidInput("A branch needs a name.", path="name")
+    same = sa.select(branches.c.id).where(branches.c.project_id == project, branches.c.name == name)
+    if connection.execute(same).first() is not None:
+        raise Conflict(f'There already is a branch with name "{name}"')
+    branch_id = _insert(connection, project, name, description, now, token, is_default=False)
+    row = connection.execute(sa.select(branches).where(branches.c.id == branch_id)).one()
+    return _branch(row)
+
+
+def delete(connection: Connection, project: int, branch: str) -> None:
+    """Remove a development branch; the states that were stored in it go with it."""
+    row = _get(connection, project, branch)
+    if row.is_default:
+        raise InvalidInput("Cannot delete Main branch", path="branch")
+    connection.execute(branches.delete().where(branches.c.id == row.id))
+
+
+def development(connection: Connection, project: int, branch: str) -> int | None:
+    """The number of a development branch; None for the default one; `NotFound` for no branch."""
+    row = _get(connection, project, branch)
+    return None if row.is_default else int(row.id)
+
+
+def _get(connection: Connection, project: int, branch: str) -> Any:
+    number = int(branch) if branch.isascii() and branch.isdecimal() else -1
+    statement = sa.select(branches).where(
+        branches.c.project_id == project, branches.c.id == min(number, _LARGEST)
+    )
+    row = connection.execute(statement).first()
+    if row is None or str(row.id) != branch:
+        raise NotFound(f"Branch {branch} not found", kind="branch", id=branch)
+    return row
+
+
+def _insert(
+    connection: Connection,
+    project: int,
+    name: str,
+    description: str,
+    now: datetime,
+    token: Token | None,
+    *,
+    is_default: bool,
+) -> int:
+    insert = branches.insert().values(
+        project_id=project,
+        name=name,
+        description=description,
+        is_default=is_default,
+        created=now,
+        creator_id=token.id if token else None,
+        creator_description=token.description if token else None,
+    )
+    return int(connection.execute(insert.returning(branches.c.id)).scalar_one())
+
+
+def _branch(row: Any) -> Branch:
+    return Branch(
+        id=str(row.id),
+        name=row.name,
+        is_default=row.is_default,
+        created=row.created,
+        description=row.description,
+        creator_token_id=row.creator_id,
+        creator_token_description=row.creator_description,
+    )
