@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.registry import Registry, serve_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,6 +53,13 @@ def pybase_image(_images: dict[str, str]) -> str:
 def demo_images(_images: dict[str, str]) -> dict[str, str]:
     """The demo's images: `demo-delays`, `demo-processor-drop-missing`, and the like."""
     return {name: image for name, image in _images.items() if name.startswith("demo-")}
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A private registry of images on this machine."""
+    with serve_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr
 
 from vaka.models.base import Model
 
@@ -91,6 +91,14 @@ class EngineConfig(Model):
     """Tries to pull an image (runner.md section 10.5)."""
     pull_timeout: Seconds = 3600.0
     """One try to pull an image."""
+    docker_config: Path | None = None
+    """Folder with the `config.json` of Docker's command, whose credentials images are pulled with; None
+    is where the command itself looks: `DOCKER_CONFIG`, or `~/.docker`."""
+    replicated_registry: str | None = None
+    """Host and path, such as `registry.example.com/team`, that has a copy of every image that
+    components keep in Amazon ECR; None or empty: they are pulled from there (runner.md section 10.6)."""
+    replicated_registry_user: str | None = None
+    replicated_registry_password: SecretStr | None = None
     shutdown: Literal["drain", "adopt", "stop"] = "drain"
     """What leaving the engine does to running jobs: wait for them, leave their containers to the next
     engine, or cancel them."""

@@ -13,7 +13,7 @@ The hook API is versioned by the distribution's major version.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,7 @@ __all__ = [
     "ContainerRuntime",
     "Encryptor",
     "FileBackend",
+    "Login",
     "MappingBackend",
     "Resource",
     "SpecContext",
@@ -75,6 +76,9 @@ __all__ = [
     "hookimpl",
     "hookspec",
 ]
+
+Login = Callable[[ImageInfo | None], Awaitable[RegistryAuth | None]]
+"""Takes what the host has of an image, and gives credentials for its registry, or None."""
 
 PROJECT = "vaka"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -601,13 +605,15 @@ class ContainerRuntime(Resource):
         reference: str,
         *,
         digest: str | None = None,
-        auth: RegistryAuth | None = None,
+        login: Login | None = None,
         progress: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> ImageInfo:
         """Make sure that an image is on the host, by one try; `ImageUnavailable` when it is not.
 
         With the `digest` it already has, nothing is pulled; without, the registry is asked whether
-        the tag has moved. An image that only the host knows is used as it is.
+        the tag has moved. Of a digest the hex part is enough. An image that only the host knows is
+        used as it is. `login` is called before a registry is asked, and not otherwise; what it
+        raises comes out.
         """
 
     @abstractmethod

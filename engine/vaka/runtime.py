@@ -38,8 +38,9 @@ from vaka.docker.containers import DockerContainer
 from vaka.docker.events import DockerEvents
 from vaka.docker.stream import Output
 from vaka.errors import ApplicationError, ContainerLost, ImageUnavailable, RuntimeUnavailable
-from vaka.hooks import ContainerRuntime
+from vaka.hooks import ContainerRuntime, Login
 from vaka.models.container import (
+    IDENTITY_TOKEN,
     ContainerExit,
     ContainerPhase,
     ContainerSpec,
@@ -217,7 +218,7 @@ class DockerRuntime(ContainerRuntime):
         reference: str,
         *,
         digest: str | None = None,
-        auth: RegistryAuth | None = None,
+        login: Login | None = None,
         progress: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> ImageInfo:
         """See `ContainerRuntime`.
@@ -226,6 +227,7 @@ class DockerRuntime(ContainerRuntime):
         """
         image = await self._find_image(reference)
         if image is None or not _is_settled(reference, digest, image):
+            auth = None if login is None else await login(image)
             image = await self._pull(reference, auth, progress)
         self._check_platform(image)
         return image
@@ -282,6 +284,8 @@ class DockerRuntime(ContainerRuntime):
         credentials = None
         if auth is not None:
             credentials = {"username": auth.username, "password": auth.password}
+            if auth.username == IDENTITY_TOKEN:
+                credentials = {"identitytoken": auth.password}
             if "/" not in reference:
                 name = f"docker.io/library/{reference}"  # what the short form stands for
         with self._speaking(f"pull image {reference}"):
@@ -871,8 +875,8 @@ def _is_settled(reference: str, digest: str | None, image: ImageInfo) -> bool:
     if reference.startswith("sha256:") or "@sha256:" in reference:
         return True
     if digest:
-        wanted = digest.rpartition("@")[2]
-        return any(each.rpartition("@")[2] == wanted for each in image.digests)
+        wanted = digest.rpartition(":")[2]  # with or without `name@sha256:`
+        return any(each.rpartition(":")[2] == wanted for each in image.digests)
     return not image.digests
 
 

@@ -8,14 +8,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 
 from vaka.errors import RuntimeUnavailable
-from vaka.hooks import ContainerRuntime
+from vaka.hooks import ContainerRuntime, Login
 from vaka.models.container import (
     ContainerExit,
     ContainerSpec,
     ContainerStatus,
     ImageInfo,
     OutputChunk,
-    RegistryAuth,
     RuntimeInfo,
     StreamName,
 )
@@ -32,7 +31,7 @@ class NoRuntime(ContainerRuntime):
         reference: str,
         *,
         digest: str | None = None,
-        auth: RegistryAuth | None = None,
+        login: Login | None = None,
         progress: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> ImageInfo:
         self._refuse()

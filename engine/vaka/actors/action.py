@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from vaka.actors.container import Limits, run_container
+from vaka.actors.images import prepare_image
 from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.output import OutputReader, sanitise
 from vaka.actors.reconciler import LABEL_DEADLINE, LABEL_INSTANCE
@@ -28,6 +29,7 @@ from vaka.masking import Masker
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config
 from vaka.models.container import ContainerSpec, OutputChunk, StreamName
+from vaka.models.event import Level
 from vaka.models.job import ActionResult, ActionSpec
 from vaka.oauth import fetch_credentials, wanted_credentials
 
@@ -103,7 +105,7 @@ class Actions:
             index=0,
             kind="action",
             definition=definition,
-            reference=definition.image_reference(spec.tag),
+            reference=definition.image_reference(spec.tag, replica=config.replicated_registry),
             document=configuration.config_file(
                 image_parameters=definition.image_parameters,
                 action=spec.action,
@@ -114,11 +116,7 @@ class Actions:
             timeout_setting="action_timeout of the engine",
         )
         limits = resource_limits(config, project, definition)
-        image = await services.runtime.prepare_image(
-            stage.reference,
-            digest=definition.digest or None,
-            auth=services.plugins.registry_auth(stage.reference),
-        )
+        image = await prepare_image(services, definition, stage.reference, _log_notice)
         deadline = services.now().timestamp() + 2 * config.action_timeout + config.stop_grace
         container = services.plugins.container_spec(
             profile(
@@ -207,6 +205,11 @@ class _Answer:
                     f"The action answered with more than {ANSWER_BYTES >> 20} MiB; "
                     "answer with less, or run a job that stores the data."
                 )
+
+
+async def _log_notice(level: Level, message: str) -> None:
+    """Actions have no events: what is told of an image goes to the service's log."""
+    log.info("image.noted", extra={"level": level, "reason": message})
 
 
 def _lay_out(folder: JobFolder, stage: Stage) -> None:

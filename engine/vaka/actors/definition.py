@@ -237,15 +237,25 @@ class DefinitionActor:
         """All stages in the order they run."""
         configuration, main = unit.configuration, self._main
         main.check_staging(has_processors=configuration.has_processors)
-        catalog = self._services.catalog
+        catalog, replica = self._services.catalog, self._services.config.replicated_registry
         before: list[Stage] = []
         after: list[Stage] = []
         if main.staging_input != "none":
             before = await processor_stages(
-                catalog, configuration.processors_before, "before", configuration, 0
+                catalog,
+                configuration.processors_before,
+                "before",
+                configuration,
+                0,
+                replica=replica,
             )
             after = await processor_stages(
-                catalog, configuration.processors_after, "after", configuration, len(before) + 1
+                catalog,
+                configuration.processors_after,
+                "after",
+                configuration,
+                len(before) + 1,
+                replica=replica,
             )
         timeout, setting = main.process_timeout, f"process_timeout of component {main.id}"
         if configuration.runtime.process_timeout:
@@ -255,7 +265,9 @@ class DefinitionActor:
             index=len(before),
             kind="main",
             definition=main,
-            reference=main.image_reference(self._job.spec.tag or configuration.runtime.image_tag),
+            reference=main.image_reference(
+                self._job.spec.tag or configuration.runtime.image_tag, replica=replica
+            ),
             document=configuration.config_file(
                 image_parameters=main.image_parameters,
                 oauth_credentials=credentials,
@@ -338,14 +350,29 @@ class DefinitionActor:
             if record is not None:
                 images[stage.index] = ImageInfo(record.image_id, record.image, record.digests)
             else:
-                images[stage.index] = await prepare_image(
-                    self._services,
-                    stage.reference,
-                    stage.definition.digest,
-                    self._events,
-                    stage.definition.id,
-                )
+                images[stage.index] = await self._image(stage)
         return images
+
+    async def _image(self, stage: Stage) -> ImageInfo:
+        """The image of a stage that was not planned yet, on the host."""
+
+        async def tell(level: Level, message: str) -> None:
+            await self._events.write(self._note(level, message, stage))
+
+        image = await prepare_image(self._services, stage.definition, stage.reference, tell)
+        text = f"Using image {stage.reference}, which is only on this host"
+        if image.digests:
+            text = f"Using image {stage.reference} with repo-digest {', '.join(image.digests)}"
+        await self._events.write(
+            Entry(
+                "image.prepared",
+                "info",
+                text,
+                component=stage.definition.id,
+                data={"image": stage.reference, "id": image.id, "digests": list(image.digests)},
+            )
+        )
+        return image
 
     async def _run_stage(
         self,

@@ -1,61 +1,153 @@
-"""Bringing images to the host, patiently (runner.md section 10.5)."""
+"""Bringing images to the host: credentials, patience, and what is told of it (runner.md 10.5)."""
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
 import trio
 
-from vaka.actors.events import Entry, EventLog
 from vaka.actors.services import Services
-from vaka.errors import ImageUnavailable
-from vaka.models.container import ImageInfo
+from vaka.ecr import authorization_token, registry_account
+from vaka.errors import ApplicationError, ImageUnavailable, RuntimeUnavailable, UserError
+from vaka.models.component import ComponentDefinition
+from vaka.models.container import ImageInfo, RegistryAuth
+from vaka.models.event import Level
+from vaka.registries import registry_host, stored_credentials
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 
+Tell = Callable[[Level, str], Awaitable[None]]
+"""Takes what there is to say: warnings for whoever follows the job, notices for the operator."""
+
 
 async def prepare_image(
-    services: Services, reference: str, digest: str, events: EventLog, component: str
+    services: Services, definition: ComponentDefinition, reference: str, tell: Tell
 ) -> ImageInfo:
     """The image, on the host; failures that may pass are tried again with growing pauses.
 
+    A registry is asked, and logged in to, only when the host has not what the definition wants.
+
     Raises:
+        UserError: a registry of Amazon's does not have the tag.
         ImageUnavailable: it does not exist, may not be pulled, or could not be pulled in all tries.
+        RuntimeUnavailable: the container runtime does not answer.
     """
-    image = await _patiently(services, reference, digest, events)
-    await events.write(
-        Entry(
-            "image.prepared",
-            "info",
-            f"Using image {reference} with repo-digest {', '.join(image.digests)}"
-            if image.digests
-            else f"Using image {reference}, which is only on this host",
-            component=component,
-            data={"image": reference, "id": image.id, "digests": list(image.digests)},
-        )
-    )
-    return image
+    preparation = _Preparation(services, definition, reference, tell)
+    try:
+        return await preparation.run()
+    except ImageUnavailable as error:
+        if definition.image_type == "aws-ecr":
+            _raise_for_ecr(services, definition, reference, error)
+        raise
 
 
-async def _patiently(
-    services: Services, reference: str, digest: str, events: EventLog
-) -> ImageInfo:
-    config = services.config
-    pause = FIRST_PAUSE
-    for attempts_left in range(config.pull_attempts - 1, -1, -1):
-        auth = services.plugins.registry_auth(reference)
-        try:
-            with trio.fail_after(config.pull_timeout):
-                return await services.runtime.prepare_image(
-                    reference, digest=digest or None, auth=auth
+class _Preparation:
+    def __init__(
+        self, services: Services, definition: ComponentDefinition, reference: str, tell: Tell
+    ) -> None:
+        self._services = services
+        self._definition = definition
+        self._reference = reference
+        self._tell = tell
+        self._is_told = False
+
+    async def run(self) -> ImageInfo:
+        config, reference = self._services.config, self._reference
+        pause = FIRST_PAUSE
+        for attempts_left in range(config.pull_attempts - 1, -1, -1):
+            try:
+                with trio.fail_after(config.pull_timeout):
+                    return await self._services.runtime.prepare_image(
+                        reference, digest=self._definition.digest or None, login=self._login
+                    )
+            except trio.TooSlowError as error:
+                failure: ApplicationError = ImageUnavailable(
+                    f"Cannot pull image '{reference}': it took more than the "
+                    f"{config.pull_timeout:g} s of pull_timeout",
+                    reference=reference,
+                    transient=True,
                 )
-        except (ImageUnavailable, trio.TooSlowError) as error:
-            passing = isinstance(error, trio.TooSlowError) or error.transient
-            if not passing or not attempts_left:
-                raise
-            await events.note(
+                failure.__cause__ = error
+            except RuntimeUnavailable as error:
+                failure = error
+            except ImageUnavailable as error:
+                if not error.transient:
+                    raise
+                failure = error
+            if not attempts_left:
+                raise failure
+            await self._tell(
                 "warn",
-                f"Image {reference} could not be pulled, trying again in {pause:g} s: {error}",
+                f"Image {reference} could not be pulled, trying again in {pause:g} s: {failure}",
             )
-        await trio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
-    raise AssertionError("pull_attempts is at least 1")
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise AssertionError("pull_attempts is at least 1")
+
+    async def _login(self, found: ImageInfo | None) -> RegistryAuth | None:
+        """Credentials for the registry that is going to be asked; `found` is what the host has."""
+        digest, reference = self._definition.digest, self._reference
+        if not self._is_told:
+            self._is_told = True
+            if found is None:
+                await self._tell("notice", f"Failed to get hash for image {reference}")
+            if digest:
+                await self._tell("notice", f'Digest "{digest}" for image "{reference}" not found.')
+        services, config = self._services, self._services.config
+        given = services.plugins.registry_auth(reference)
+        if given is not None:
+            return given
+        host = registry_host(reference)
+        is_ecr = self._definition.image_type == "aws-ecr"
+        if is_ecr and config.replicated_registry:
+            if config.replicated_registry_user and config.replicated_registry_password:
+                password = config.replicated_registry_password.get_secret_value()
+                return RegistryAuth(host, config.replicated_registry_user, password)
+            is_ecr = False
+        if is_ecr:
+            registry_account(self._definition.uri)  # refuse what can be no image of Amazon's
+        stored = await stored_credentials(host, config.docker_config)
+        if stored is None and is_ecr:
+            return await self._ask_amazon(host)
+        return stored
+
+    async def _ask_amazon(self, host: str) -> RegistryAuth:
+        """A token of Amazon's, patiently."""
+        pause = FIRST_PAUSE
+        for attempts_left in range(self._services.config.pull_attempts - 1, -1, -1):
+            try:
+                return await authorization_token(
+                    self._definition.uri, self._definition.region, os.environ
+                )
+            except ApplicationError as error:
+                await self._tell("notice", f"Retrying AWS GetCredentials. error: {error}")
+                if not attempts_left:
+                    raise ImageUnavailable(
+                        f"Login to {host} failed: {error}", reference=self._reference
+                    ) from error
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise AssertionError("pull_attempts is at least 1")
+
+
+def _raise_for_ecr(
+    services: Services, definition: ComponentDefinition, reference: str, error: ImageUnavailable
+) -> None:
+    """Name the failures that registries of Amazon's, and what stands in for them, have of their own.
+
+    Raises:
+        UserError: the tag is not there.
+        ImageUnavailable: the registry does not let us in.
+    """
+    if "403 Forbidden" in error.message:
+        raise ImageUnavailable(
+            f"Login to {registry_host(reference)} failed: {error.message}", reference=reference
+        ) from error
+    if "not found" in error.message and not services.config.replicated_registry:
+        tag = reference.rpartition(":")[2]
+        raise UserError(f'Image "{definition.id}:{tag}" not found in the registry.') from error

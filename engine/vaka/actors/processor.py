@@ -22,8 +22,12 @@ async def processor_stages(
     kind: Literal["before", "after"],
     configuration: JobConfiguration,
     first_index: int,
+    *,
+    replica: str | None = None,
 ) -> list[Stage]:
     """The stages of one side of a chain, numbered from `first_index`.
+
+    `replica` is the registry that stands in for Amazon's, or None.
 
     Raises:
         UserError: a processor is not registered.
@@ -40,7 +44,7 @@ async def processor_stages(
                 index=index,
                 kind=kind,
                 definition=definition,
-                reference=definition.image_reference(processor.tag or None),
+                reference=definition.image_reference(processor.tag or None, replica=replica),
                 document=configuration.processor_file(
                     processor.parameters,
                     image_parameters=definition.image_parameters,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final, Literal, Self
 
-from vaka.errors import InvalidDefinition, InvalidInput, UserError
+from vaka.errors import ApplicationError, InvalidDefinition, InvalidInput, UserError
 from vaka.models.catalog import Component, Json
 from vaka.models.document import Format, dump_document
 from vaka.models.tree import (
@@ -313,8 +313,21 @@ class ComponentDefinition:
         """A document in the format that the component reads."""
         return dump_document(document, self.configuration_format)
 
-    def image_reference(self, tag: str | None = None) -> str:
-        """What to pull and run; `tag`, when not empty, takes the place of the component's."""
+    def image_reference(self, tag: str | None = None, *, replica: str | None = None) -> str:
+        """What to pull and run; `tag`, when not empty, takes the place of the component's.
+
+        `replica` is the registry that stands in for Amazon's, or None.
+
+        Raises:
+            ApplicationError: the definition does not say where the replica has the image.
+        """
+        if replica and self.image_type == "aws-ecr":
+            if not self.replicated_name:
+                raise ApplicationError(
+                    f'Component "{self.id}" is missing definition.name, cannot resolve replicated '
+                    "registry image id."
+                )
+            return f"{replica.rstrip('/')}/{self.replicated_name}:{tag or self.default_tag}"
         if self.pinned is not None and not tag:
             return self.pinned
         registry = "quay.io/" if self.image_type == "quayio" else ""

@@ -109,8 +109,14 @@ class ImageInfo:
     """`os/architecture`."""
 
 
+IDENTITY_TOKEN = "<token>"  # noqa: S105 - a user name
+"""User name of credentials whose password is an identity token, as Docker's helpers have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryAuth:
+    """What to log in to a registry with."""
+
     server: str
     username: str
     password: str = field(repr=False)

@@ -27,7 +27,7 @@ from vaka.errors import (
     NotFound,
     RuntimeUnavailable,
 )
-from vaka.hooks import ContainerRuntime
+from vaka.hooks import ContainerRuntime, Login
 from vaka.models.container import (
     ContainerExit,
     ContainerPhase,
@@ -172,6 +172,8 @@ class FakeHost:
         of `prepare_image` that asks a registry."""
         self.created: list[ContainerSpec] = []
         """What was created so far, in order, also what is gone."""
+        self.logins: list[tuple[str, RegistryAuth | None]] = []
+        """References that were pulled, with the credentials; every registry is open to all."""
         self.delays: dict[str, float] = {}
         """Seconds that each call of a method takes before it does anything."""
         self.is_down = False
@@ -317,22 +319,27 @@ class FakeRuntime(ContainerRuntime):
         reference: str,
         *,
         digest: str | None = None,
-        auth: RegistryAuth | None = None,  # noqa: ARG002 - the fake's registry is open to all
+        login: Login | None = None,
         progress: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> ImageInfo:
         async with self._call("prepare_image", reference):
             image = self.host.images.get(reference)
             if image is None:
+                if login is not None:
+                    await login(None)
                 raise ImageUnavailable(
                     f"Cannot pull image '{reference}': no such image", reference=reference
                 )
             here = image.local or reference in self.host._pulled
             known = digest is not None and any(each.endswith(digest) for each in image.digests)
-            if not here or (image.digests and not known):
-                await self._pull(reference, image, progress)
-            return ImageInfo(
+            info = ImageInfo(
                 image_id(reference), reference, digests=image.digests, platform=image.platform
             )
+            if not here or (image.digests and not known):
+                if login is not None:
+                    self.host.logins.append((reference, await login(info if here else None)))
+                await self._pull(reference, image, progress)
+            return info
 
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         async with self._call("create", spec.name):

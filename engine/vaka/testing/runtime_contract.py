@@ -13,7 +13,14 @@ import trio
 
 from vaka.errors import ApplicationError, ContainerLost, ImageUnavailable
 from vaka.hooks import ContainerRuntime
-from vaka.models.container import ContainerExit, ContainerPhase, ContainerSpec, StreamName
+from vaka.models.container import (
+    ContainerExit,
+    ContainerPhase,
+    ContainerSpec,
+    ImageInfo,
+    RegistryAuth,
+    StreamName,
+)
 from vaka.testing.runtime import KILLED, Printed, Script
 
 SpecFor: TypeAlias = Callable[[Script], ContainerSpec]
@@ -443,7 +450,11 @@ class ContainerRuntimeContract:
         self, runtime: ContainerRuntime, new: SpecFor
     ) -> None:
         spec = new(Script())
-        image = await runtime.prepare_image(spec.image)
+
+        async def login(_: ImageInfo | None) -> RegistryAuth | None:
+            raise AssertionError("no registry need be asked")
+
+        image = await runtime.prepare_image(spec.image, login=login)
 
         ended = await run(runtime, replace(spec, image=image.id))
 
@@ -455,9 +466,16 @@ class ContainerRuntimeContract:
     ) -> None:
         reference = "127.0.0.1:1/vaka-contract/nothing:1"  # nobody listens there
 
-        with pytest.raises(ImageUnavailable) as caught, trio.fail_after(TIMEOUT):
-            await runtime.prepare_image(reference)
+        found: list[ImageInfo | None] = []
 
+        async def login(image: ImageInfo | None) -> RegistryAuth | None:
+            found.append(image)
+            return None
+
+        with pytest.raises(ImageUnavailable) as caught, trio.fail_after(TIMEOUT):
+            await runtime.prepare_image(reference, login=login)
+
+        assert found == [None]
         assert caught.value.reference == reference
         assert str(caught.value).startswith(f"Cannot pull image '{reference}': ")
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-import socket
-import subprocess
 import tarfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +16,7 @@ from uuid import uuid4
 import pytest
 import trio
 import trio.lowlevel
+from tests.registry import Registry, logged_in
 
 import vaka.runtime
 from vaka.docker import Docker, DockerNotFound
@@ -34,68 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.docker
 
 TIME_LIMIT = 60.0
-PASSWORD = "pw1"
-HTPASSWD = "robot:$2y$05$Lo0ta9/L.Yil/L59WlNGRe/DMiaiCMdFh884a.o82r1.2lRhI.jKS\n"
-CONFIG = """version: 0.1
-log: {{level: error}}
-storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
-http: {{addr: 127.0.0.1:{port}}}
-auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}
-"""
-
 Publish = Callable[[str, str], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Registry:
-    """A registry on this machine that lets in `robot` only."""
-
-    server: str
-
-    @property
-    def auth(self) -> RegistryAuth:
-        return RegistryAuth(self.server, "robot", PASSWORD)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """Debian's docker-registry, running until the last of these tests is over."""
-    program = _registry_program()
-    folder = tmp_path_factory.mktemp("registry")
-    (folder / "htpasswd").write_text(HTPASSWD)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    (folder / "config.yml").write_text(CONFIG.format(folder=folder, port=port))
-    with (folder / "log").open("wb") as output:
-        server = subprocess.Popen(
-            [program, "serve", str(folder / "config.yml")], stdout=output, stderr=output
-        )
-    try:
-        deadline = time.monotonic() + TIME_LIMIT
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"docker-registry did not start: {(folder / 'log').read_text()}")
-                time.sleep(0.02)
-        yield Registry(f"127.0.0.1:{port}")
-    finally:
-        server.terminate()
-        server.wait(TIME_LIMIT)
-
-
-def _registry_program() -> str:
-    program = shutil.which("docker-registry")
-    if program is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "-qq", "install", "-y", "--no-install-recommends", "docker-registry"]
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
-        program = shutil.which("docker-registry")
-    if program is None:
-        pytest.fail("docker-registry is missing: apt-get install docker-registry", pytrace=False)
-    return program
 
 
 @pytest.fixture
@@ -139,10 +74,7 @@ async def publish(docker: Docker, registry: Registry, make_image: Publish) -> Pu
 
     async def publish(reference: str, text: str) -> str:
         await make_image(reference, text)
-        auth = {"username": registry.auth.username, "password": registry.auth.password}
-        items = await docker.images.push(reference, auth=auth)
-        await docker.images.delete(reference, force=True)
-        return str(next(item["aux"]["Digest"] for item in items if "aux" in item))
+        return await registry.push(docker, reference)
 
     return publish
 
@@ -169,7 +101,7 @@ async def test_an_image_is_pulled_by_its_tag_with_credentials(
     digest = await publish(reference, "one")
     seen: list[Mapping[str, Any]] = []
 
-    image = await runtime.prepare_image(reference, auth=registry.auth, progress=seen.append)
+    image = await runtime.prepare_image(reference, login=registry.login, progress=seen.append)
 
     assert image.reference == reference
     assert image.digests == (f"{reference.rpartition(':')[0]}@{digest}",)
@@ -180,7 +112,7 @@ async def test_a_digest_that_is_here_needs_no_registry(
     runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
 ) -> None:
     digest = await publish(reference, "one")
-    await runtime.prepare_image(reference, auth=registry.auth)
+    await runtime.prepare_image(reference, login=registry.login)
     before = len(proxy.asked("/images/create"))
 
     image = await runtime.prepare_image(reference, digest=digest)
@@ -194,9 +126,9 @@ async def test_another_digest_is_pulled(
     runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
 ) -> None:
     await publish(reference, "one")
-    first = await runtime.prepare_image(reference, auth=registry.auth)
+    first = await runtime.prepare_image(reference, login=registry.login)
     digest = await publish(reference, "two")
-    await runtime.prepare_image(reference, auth=registry.auth)
+    await runtime.prepare_image(reference, login=registry.login)
 
     image = await runtime.prepare_image(reference, digest=digest)
 
@@ -212,12 +144,12 @@ async def test_without_a_digest_the_tag_is_looked_up_every_time(
     reference: str,
 ) -> None:
     await publish(reference, "one")
-    first = await runtime.prepare_image(reference, auth=registry.auth)
+    first = await runtime.prepare_image(reference, login=registry.login)
     await docker.images.tag(first.id, first.id.replace("sha256:", "vaka-kept-"), tag="1")
     await publish(reference, "two")
     try:
-        second = await runtime.prepare_image(reference, auth=registry.auth)
-        again = await runtime.prepare_image(reference, auth=registry.auth)
+        second = await runtime.prepare_image(reference, login=registry.login)
+        again = await runtime.prepare_image(reference, login=registry.login)
     finally:
         await docker.images.delete(first.id.replace("sha256:", "vaka-kept-") + ":1", force=True)
 
@@ -230,7 +162,7 @@ async def test_an_image_can_be_pulled_by_its_digest(
     digest = await publish(reference, "one")
     exact = f"{reference.rpartition(':')[0]}@{digest}"
 
-    image = await runtime.prepare_image(exact, auth=registry.auth)
+    image = await runtime.prepare_image(exact, login=registry.login)
     await docker.images.delete(exact, force=True)
 
     assert image.digests == (exact,)
@@ -243,7 +175,7 @@ async def test_wrong_credentials_are_told_and_not_worth_a_second_try(
     await publish(reference, "one")
 
     with pytest.raises(ImageUnavailable) as caught:
-        await runtime.prepare_image(reference, auth=auth)
+        await runtime.prepare_image(reference, login=logged_in(auth))
 
     assert caught.value.message.startswith(f"Cannot pull image '{reference}': ")
     assert caught.value.reference == reference
@@ -258,7 +190,7 @@ async def test_a_tag_that_is_not_there_is_told_and_not_worth_a_second_try(
     missing = f"{reference}.9"
 
     with pytest.raises(ImageUnavailable, match="unknown") as caught:
-        await runtime.prepare_image(missing, auth=registry.auth)
+        await runtime.prepare_image(missing, login=registry.login)
 
     assert caught.value.message.startswith(f"Cannot pull image '{missing}': ")
     assert not caught.value.transient
@@ -290,7 +222,7 @@ async def test_an_image_of_a_registry_that_is_gone_is_not_taken_for_current(
     reference: str,
 ) -> None:
     await publish(reference, "one")
-    image = await runtime.prepare_image(reference, auth=registry.auth)
+    image = await runtime.prepare_image(reference, login=registry.login)
 
     with pytest.raises(ImageUnavailable):  # without credentials the registry says nothing
         await runtime.prepare_image(reference)
@@ -308,7 +240,7 @@ async def test_one_image_is_pulled_once_for_all_who_want_it(
         def watch(_: Mapping[str, Any]) -> None:
             watched[number] += 1
 
-        images.append(await runtime.prepare_image(reference, auth=registry.auth, progress=watch))
+        images.append(await runtime.prepare_image(reference, login=registry.login, progress=watch))
 
     with trio.fail_after(TIME_LIMIT):
         async with trio.open_nursery() as nursery:
@@ -362,11 +294,11 @@ async def test_a_pull_that_was_cancelled_is_taken_over(
 
     async def pull_first() -> None:
         with first:
-            await runtime.prepare_image(reference, auth=registry.auth)
+            await runtime.prepare_image(reference, login=registry.login)
 
     async def pull_second() -> None:
         images.append(
-            await runtime.prepare_image(reference, auth=registry.auth, progress=seen.append)
+            await runtime.prepare_image(reference, login=registry.login, progress=seen.append)
         )
 
     with trio.fail_after(TIME_LIMIT):
@@ -391,7 +323,7 @@ async def test_a_connection_that_breaks_in_a_pull_is_the_runtimes_fault(
     proxy.spoil("/images/create", after=20)
 
     with pytest.raises(RuntimeUnavailable, match="pull image"):
-        await runtime.prepare_image(reference, auth=registry.auth)
+        await runtime.prepare_image(reference, login=registry.login)
 
 
 @pytest.fixture

@@ -1,0 +1,128 @@
+"""Jobs whose images are in a private registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.acceptance.images import Images
+from tests.registry import PASSWORD, USER, Registry
+
+from vaka import Engine, EngineConfig, Job, JobSpec, Status
+from vaka.docker import Docker
+
+pytestmark = pytest.mark.docker
+
+COMPONENT = "team.private"
+
+
+@pytest.fixture
+async def docker(docker_host: str) -> AsyncIterator[Docker]:
+    async with Docker(docker_host) as docker:
+        yield docker
+
+
+@pytest.fixture
+async def published(docker: Docker, registry: Registry, images: Images) -> AsyncIterator[str]:
+    """Name of an image in the registry, tag `1`; the host does not have it. Gone after the test."""
+    uri = f"{registry.server}/team-{secrets.token_hex(4)}/private"
+    await docker.images.tag(images.script("echo from afar"), uri, tag="1")
+    await registry.push(docker, f"{uri}:1")
+    yield uri
+    for image in await docker.images.list(filters={"reference": [uri]}):
+        await docker.images.delete(image["Id"], force=True)
+
+
+@pytest.fixture
+async def engine(registry: Registry, docker_host: str, tmp_path: Path) -> AsyncIterator[Engine]:
+    """An engine that finds the registry's password where `docker login` puts it."""
+    folder = tmp_path / "docker"
+    folder.mkdir()
+    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {registry.server: {"auth": auth}}}))
+    config = EngineConfig(
+        home=tmp_path / "home",
+        instance=f"test-{secrets.token_hex(4)}",
+        runtime_url=f"docker+{docker_host}",
+        docker_config=folder,
+        pull_attempts=1,
+    )
+    async with Engine(config) as engine:
+        yield engine
+
+
+async def run(engine: Engine, **definition: Any) -> tuple[Job, list[str]]:
+    """A job of a component of this definition, ended, and what it told."""
+    await engine.catalog.put_component(
+        {
+            "id": COMPONENT,
+            "type": "extractor",
+            "name": "Private",
+            "data": {"definition": definition, "network": "none"},
+        }
+    )
+    return await ended(await engine.submit(JobSpec(component=COMPONENT, config_data={})))
+
+
+async def ended(job: Job) -> tuple[Job, list[str]]:
+    await job.wait()
+    return job, [event.message async for event in job.events()]
+
+
+@pytest.mark.scenario("runner", 131)
+@pytest.mark.scenario("runner", 132)
+@pytest.mark.scenario("runner", 133)
+async def test_images_are_pulled_with_a_password_by_tag_and_digest(
+    engine: Engine, docker: Docker, published: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def noted(digest: str) -> bool:
+        text = f'Digest "{digest}" for image "{reference}" not found.'
+        return text in [vars(each).get("reason") for each in caplog.records]
+
+    reference = f"{published}:1"
+    first, told = await run(engine, type="dockerhub", uri=published, tag="1")
+    assert first.record.status is Status.SUCCESS, told
+    assert "from afar" in told
+    ((image,),) = first.record.result["images"]
+    (digest,) = image["digests"]
+    assert image["id"] == reference
+    assert digest.startswith(f"{published}@sha256:")
+    assert f"Using image {reference} with repo-digest {digest}" in told
+
+    wanted = digest.rpartition(":")[2]
+    second, _ = await run(engine, type="dockerhub", uri=published, tag="1", digest=wanted)
+    assert second.record.status is Status.SUCCESS
+    assert not noted(wanted)
+
+    other = "cd" * 32
+    third, _ = await run(engine, type="dockerhub", uri=published, tag="1", digest=other)
+    assert third.record.status is Status.SUCCESS
+    assert noted(other)
+
+    await docker.images.delete(reference, force=True)
+    exact, told = await ended(await engine.submit(JobSpec(image=digest)))
+    assert exact.record.status is Status.SUCCESS, told
+    assert exact.record.result["images"] == [[{"id": digest, "digests": [digest]}]]
+
+
+@pytest.mark.scenario("runner", 130)
+@pytest.mark.scenario("runner", 136)
+async def test_a_tag_that_the_registry_does_not_have_is_named(
+    engine: Engine, published: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, _ = await run(engine, type="dockerhub", uri=published, tag="2")
+    assert plain.record.error == "application"
+    (failed,) = [vars(record) for record in caplog.records if record.msg == "job.failed"]
+    assert failed["error"].startswith(f"Cannot pull image '{published}:2': ")
+
+    amazon, _ = await run(engine, type="aws-ecr", uri=published, tag="2")
+    assert amazon.record.error == "user"
+    assert amazon.record.result["message"] == (f'Image "{COMPONENT}:2" not found in the registry.')
