@@ -49,7 +49,8 @@ class EngineConfig(Model):
     """What runs containers: `docker://` is the daemon of `DOCKER_HOST` or the system socket,
     `docker+unix:///path`, `docker+tcp://host:port` name one."""
     worker: bool = True
-    """False: accept and show jobs, run none; another engine on the same store runs them."""
+    """False: accept and show jobs, run none, nor actions; another engine on the same store runs them,
+    and no container runtime is opened here."""
     stack_id: str = "localhost"
     """What components see as `KBC_STACKID`."""
     storage_api_url: str = "http://127.0.0.1:8080"

@@ -41,6 +41,7 @@ from typing import Any, Self, TypeVar, cast
 
 import trio
 
+from vaka._no_runtime import NoRuntime
 from vaka._plugins import Plugins
 from vaka._supervision import leaves
 from vaka.actors.action import Actions
@@ -52,7 +53,7 @@ from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
 from vaka.config import EngineConfig
 from vaka.errors import ApplicationError, EngineError, HomeInUse, NotFound, UserError
-from vaka.hooks import Catalog, MappingBackend, Resource
+from vaka.hooks import Catalog, ContainerRuntime, MappingBackend, Resource
 from vaka.models.component import ComponentDefinition
 from vaka.models.event import Event
 from vaka.models.job import (
@@ -233,9 +234,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             store = await stack.enter_async_context(JobStore(config.effective_store_url))
             storage = self.plugins.mapping_backend(config.effective_storage_url)
             catalog = self.plugins.catalog(config.effective_catalog_url)
-            runtime = self.plugins.container_runtime(config.runtime_url) or docker_runtime(
-                config.runtime_url
-            )
+            runtime = self._runtime()
             for part in (storage, catalog, runtime):
                 stack.push_async_callback(_close, part)
                 await part.open()
@@ -264,6 +263,13 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 await store.expire_owner(previous)
             async with self._working(services):
                 yield
+
+    def _runtime(self) -> ContainerRuntime:
+        """What runs containers here, not opened yet; nothing is asked of a daemon without need."""
+        if not self.config.worker:
+            return NoRuntime()
+        url = self.config.runtime_url
+        return self.plugins.container_runtime(url) or docker_runtime(url)
 
     @asynccontextmanager
     async def _working(self, services: Services) -> AsyncGenerator[None, None]:

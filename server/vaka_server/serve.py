@@ -13,10 +13,11 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
 
+from vaka import Engine
 from vaka.errors import ApplicationError
 from vaka_server import home
 from vaka_server.app import create_app
-from vaka_server.bootstrap import first_token, make_engine
+from vaka_server.bootstrap import first_token
 from vaka_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ async def serve(
         held.announce(url=url)
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_signals, stop)
-            async with make_engine(settings.engine) as engine:
+            async with Engine(settings.engine) as engine:
                 secret = await first_token(engine.catalog)
                 app = create_app(engine, settings)
                 config = hypercorn_config(settings, listener)

@@ -21,7 +21,7 @@ from vaka import Event, Job, JobQuery, JobSpec, Status, UserError
 from vaka._supervision import INTERNAL_ERROR
 from vaka.actors import events
 from vaka.actors.stages import LABEL_PREFIX
-from vaka.errors import ApplicationError, Conflict, HomeInUse, NotFound
+from vaka.errors import ApplicationError, Conflict, HomeInUse, NotFound, RuntimeUnavailable
 from vaka.hooks import Encryptor, hookimpl
 from vaka.models.container import ContainerSpec
 from vaka.models.job import CauseKind, Phase, StageStatus
@@ -565,6 +565,10 @@ async def test_an_engine_without_a_worker_accepts_jobs_for_another(
         job = await front.submit(JobSpec(image=IMAGE))
         await trio.sleep(100)
         assert (await job.refresh()).status is Status.WAITING
+        assert host.calls == []
+        assert (await front.health()).ok
+        with pytest.raises(RuntimeUnavailable, match="`worker` is off"):
+            await front.services.runtime.info()
         async with make_engine():
             assert (await job.wait()).status is Status.SUCCESS
 

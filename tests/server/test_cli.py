@@ -114,7 +114,7 @@ def shell(
     if request.param == "embedded":
         plugins = [runtime_plugin(host)]
         monkeypatch.setattr(
-            "vaka_server.cli.embedded.make_engine", lambda config: Engine(config, plugins=plugins)
+            "vaka_server.cli.embedded.Engine", lambda config: Engine(config, plugins=plugins)
         )
         made = Shell(["--home", str(folder)], host)
         made.run("init")

@@ -29,7 +29,6 @@ from vaka.models.storage import (
     TableLoad,
 )
 from vaka_server import documents, home
-from vaka_server.bootstrap import make_engine
 from vaka_server.cli.client import (
     Client,
     Document,
@@ -77,7 +76,7 @@ class EmbeddedClient(Client):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(home.hold(self._config.home, create=False))
-            self._engine = await stack.enter_async_context(make_engine(self._config))
+            self._engine = await stack.enter_async_context(Engine(self._config))
             projects = await self._engine.catalog.projects()
             if not projects:
                 raise NotFound(

@@ -21,14 +21,15 @@ def register(app: typer.Typer) -> None:
 
 async def init(session: Session) -> None:
     """Make a home and print its admin token, which is shown only now."""
+    from vaka import Engine  # noqa: PLC0415 - commands load only what they use
     from vaka_server import home, logs  # noqa: PLC0415 - commands load only what they use
-    from vaka_server.bootstrap import first_token, make_engine  # noqa: PLC0415
+    from vaka_server.bootstrap import first_token  # noqa: PLC0415
 
     logs.configure("WARNING", "text")
     wanted = session.settings()
     config = wanted.engine.model_copy(update={"worker": False})
     with home.hold(config.home, create=True):
-        async with make_engine(config) as engine:
+        async with Engine(config) as engine:
             secret = await first_token(engine.catalog)
     path = str(config.home.absolute())
     if secret is None:

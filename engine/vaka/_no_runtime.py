@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002 - the interface has these arguments
-"""A container runtime for processes that run no containers."""
+"""The container runtime of an engine that runs no containers."""
 
 from __future__ import annotations
 
@@ -63,4 +63,6 @@ class NoRuntime(ContainerRuntime):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise RuntimeUnavailable("This process runs no containers (VAKA_WORKER is false).")
+        raise RuntimeUnavailable(
+            "This engine runs no containers, because its setting `worker` is off: ask one that does."
+        )
