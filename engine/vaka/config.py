@@ -59,6 +59,9 @@ class EngineConfig(Model):
     concurrency: Annotated[int, Field(ge=1)] = 8
     """Jobs that run at a time. A running container costs the engine nearly nothing; what jobs need of
     the host is bounded by `memory_bytes`."""
+    parallel_rows: Annotated[int, Field(ge=1)] = 8
+    """Rows of one job that run at a time at most, when the job or its configuration asks for it
+    (`parallelism`); each reserves the component's memory, so fewer run when less is free."""
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     """Memory that running jobs may reserve together; None is four fifths of the host's."""
     starting: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))

@@ -129,13 +129,15 @@ def params(record: JobRecord) -> Document:
     for name, member in (
         ("config", "config"),
         ("row", "row"),
+        ("configRowIds", "rows"),
+        ("parallelism", "parallelism"),
         ("configData", "config_data"),
         ("tag", "tag"),
         ("variableValuesId", "variable_values_id"),
         ("variableValuesData", "variable_values_data"),
     ):
         value = spec.get(member)
-        if value is not None:
+        if value is not None and (value or name != "configRowIds"):
             given[name] = value
     given["component"] = record.component
     given["mode"] = record.mode.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -30,6 +30,8 @@ PARAMETERS = (
     "variableValuesId",
     "variableValuesData",
 )
+NEWER_PARAMETERS = ("configRowIds", "parallelism")
+"""Of the newer job API; taken here as well."""
 CIPHERS = ("KBC::", "VAKA")
 """What the values begin with that some key provider has encrypted."""
 CHANGES = {
@@ -55,14 +57,15 @@ def job_spec(
     config, row, data = given.get("config"), given.get("row"), given.get("configData")
     if config == "" and data is not None:
         config = None  # sent by forms that leave it empty
-    if row is not None and config is None:
+    rows = given.get("configRowIds")
+    if (row is not None or rows) and config is None:
         raise InvalidInput("Specify both 'row' and 'config'.")
     if config == "" or config is False or (config is None and data is None):
         raise InvalidInput("Specify 'config' or 'configData'.")
     if config is not None and data is not None:
         log.info("job.configuration_overridden", extra={"component": component})
     for name in given:
-        if name not in PARAMETERS:
+        if name not in PARAMETERS + NEWER_PARAMETERS:
             raise InvalidInput(
                 f"Parameter '{name}' is not allowed. Allowed params are '{','.join(PARAMETERS)}'"
             )
@@ -85,6 +88,8 @@ def job_spec(
             config=None if config is None else _scalar(config, "config"),
             config_data=data,
             row=row,
+            rows=_row_ids(rows),
+            parallelism=_parallelism(given.get("parallelism")),
             tag=tag,
             mode=mode,
             variable_values_id=None
@@ -94,6 +99,31 @@ def job_spec(
         )
     except ValidationError as error:
         raise InvalidInput(f"The job cannot be created: {error.errors()[0]['msg']}.") from error
+
+
+def _row_ids(value: Any) -> tuple[str, ...]:
+    """The rows that are asked for; none is all of them."""
+    if _falsy(value):
+        return ()
+    if not isinstance(value, list):
+        raise InvalidInput(
+            'Invalid type for path "job.configRowIds". '
+            f'Expected "array", but got "{type(value).__name__}".'
+        )
+    return tuple(_scalar(each, f"configRowIds.{index}") for index, each in enumerate(value))
+
+
+def _parallelism(value: Any) -> int | Literal["infinity"] | None:
+    match value:
+        case None | "":
+            return None
+        case "infinity":
+            return "infinity"
+        case str() if value.isascii() and value.isdigit():
+            return int(value[:9])
+        case int() if value >= 0 and not isinstance(value, bool):
+            return value
+    raise InvalidInput('The "parallelism" of a job must be a whole number or "infinity".')
 
 
 def refuse_secrets(value: Any, path: str) -> None:

@@ -72,6 +72,10 @@ class RunRequest(Schema):
     """A whole configuration in place of the stored one."""
     row: Any = None
     """Id of one row of `config`."""
+    config_row_ids: list[Scalar] | None = None
+    """Ids of several rows of `config`."""
+    parallelism: int | str | None = None
+    """How many rows may run at a time: a number or `infinity`. Absent: as the configuration says."""
     tag: Scalar | None = None
     variable_values_id: Scalar | None = None
     variable_values_data: Object | None = None

@@ -66,6 +66,15 @@ async def test_a_row_of_a_configuration_is_accepted(engine: FakeEngine) -> None:
     assert (params["config"], params["row"]) == ("x", "r")
 
 
+async def test_several_rows_and_how_many_at_a_time_are_accepted(engine: FakeEngine) -> None:
+    body = {"config": "x", "configRowIds": ["a", 7], "parallelism": "2"}
+    params = await stored(engine, await post(engine, body))
+    assert (params["configRowIds"], params["parallelism"]) == (["a", "7"], 2)
+    body = {"config": "x", "configRowIds": [], "parallelism": "infinity"}
+    params = await stored(engine, await post(engine, body))
+    assert ("configRowIds" in params, params["parallelism"]) == (False, "infinity")
+
+
 @pytest.mark.scenario("runner", 3)
 async def test_the_tag_of_the_path_is_stored(engine: FakeEngine) -> None:
     response = await post(engine, {"config": "x", "tag": "other"}, "/docker/C/run/tag/1.1.0")
@@ -257,6 +266,13 @@ async def test_what_is_no_secret_may_have_the_key_of_one(engine: FakeEngine) -> 
             {"config": "x", "variableValuesData": "x"},
             "Body parameter 'variableValuesData' is not an object.",
         ),
+        ({"configData": {}, "configRowIds": ["a"]}, "Specify both 'row' and 'config'."),
+        ({"config": "x", "configRowIds": "a"}, 'Invalid type for path "job.configRowIds".'),
+        (
+            {"config": "x", "configRowIds": [["a"]]},
+            "Body parameter 'configRowIds.0' is not a string.",
+        ),
+        ({"config": "x", "parallelism": "many"}, 'The "parallelism" of a job must be'),
         ({"config": "x", "row": {"#a": "b"}}, "The value of 'row.#a' must be encrypted"),
     ],
 )

@@ -6,6 +6,7 @@ a stage finds its container by name, and what staging out stores carries keys th
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 import trio
 
+from vaka._supervision import leaves
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
@@ -31,22 +33,24 @@ from vaka.actors.stages import (
     container_name,
     container_spec,
     is_debug,
-    job_folder,
 )
 from vaka.actors.verdicts import has_succeeded, raise_for_ending
-from vaka.errors import EngineError
+from vaka.datafolder import JobFolder
+from vaka.errors import EngineError, InvalidInput
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import OutputContext, store
+from vaka.masking import Masker
 from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config, secrets
 from vaka.models.container import ImageInfo, OutputChunk, StreamName
 from vaka.models.event import Level
-from vaka.models.job import Phase, StageRecord, StageStatus
+from vaka.models.job import Phase, StageRecord, StageStatus, Status
 from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
-from vaka.models.state import JobState, parse_state_file, parse_usage
+from vaka.models.state import JobState, parse_result, parse_state_file, parse_usage
 from vaka.models.storage import StorageScope
+from vaka.models.tree import text
 from vaka.oauth import fetch_credentials, tokens_within, wanted_credentials
 from vaka.store import Fence
 
@@ -56,6 +60,9 @@ EXPORT_LIMIT = "components.max_export_size_bytes"
 FEATURE_DEV_MAPPING = "dev-mapping-allowed"
 LONGEST_TIMEOUT = 86_400
 """Seconds that a configuration may let its main container run."""
+RESULT_FILE = "result.json"
+TOLD_STATE = 4_000
+"""Characters of a state that are told in an event."""
 
 
 class Stopped(Exception):
@@ -69,12 +76,16 @@ class DefinitionResult:
     images: tuple[Mapping[str, Any], ...]
     input_tables: tuple[Mapping[str, Any], ...]
     output_tables: tuple[Mapping[str, Any], ...]
+    output_variables: tuple[Mapping[str, Any], ...]
     new_state: Mapping[str, Any]
     load_failures: tuple[str, ...]
 
 
 class DefinitionActor:
-    """Runs one definition of a job from wherever its journal says it is. `run` once."""
+    """Runs one definition of a job from wherever its journal says it is.
+
+    `prepare` once, then `run` once; `stop` may come at any time.
+    """
 
     def __init__(
         self,
@@ -91,9 +102,17 @@ class DefinitionActor:
         events: EventLog,
         stop: trio.Event,
         containers: set[str],
+        folder: JobFolder,
+        is_alone: bool = True,
     ) -> None:
         self.in_container = False
         """Whether a container is being followed; it then ends the definition by ending itself."""
+        self.row_id = plan.row_id
+        self.has_begun = "failure" in left
+        """Whether its turn has come, in this engine or an earlier one."""
+        self.status = Status.ERROR
+        """How it ended, once its turn has come."""
+        self._ended_early = trio.CancelScope()
         self._services = services
         self._job = job
         self._fence = fence
@@ -106,7 +125,13 @@ class DefinitionActor:
         self._events = events
         self._stop = stop
         self._containers = containers
-        self._folder = job_folder(services.config, job.record.id)
+        self._folder = folder
+        self._is_alone = is_alone
+        self._known = self._records()
+        self._unit: DefinitionContext | None = None
+        self._state = JobState()
+        self._stages: list[Stage] = []
+        self._skipped: list[Stage] = []
         self._scope = job.branch.scope(
             StorageScope(
                 project=job.record.project,
@@ -116,61 +141,127 @@ class DefinitionActor:
             )
         )
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the journal has all that it leaves."""
+        return "output" in self._left
+
+    @property
+    def has_container(self) -> bool:
+        """Whether an earlier engine left a container that has to be followed to its end."""
+        return any(
+            record.status is not StageStatus.COLLECTED for record in self._records().values()
+        )
+
+    @property
+    def failure(self) -> Any:
+        """The verdict that the journal has on it, or None."""
+        return self._left.get("failure")
+
+    async def journal_failure(self, verdict: Any) -> None:
+        """Write down that it has failed: who resumes the job must not begin what comes after it."""
+        self._keep(failure=verdict)
+        await self._services.store.save_definition(self._fence, self._index, self._left)
+        self._unsaved.pop(self._index, None)
+
+    async def prepare(self) -> None:
+        """Read and check what the definition says. Nothing has run of a job in which one is wrong.
+
+        Raises:
+            UserError: its configuration, its state or one of its processors cannot be used.
+        """
+        self._hide(self._left.get("component_state", {}))
+        if self.is_done:
+            return
+        self._unit = unit = self._context()
+        self._state = JobState.parse(self._plan.state)
+        self._stages = await self._chain(unit, None)
+        stages_outputs = "none" not in {self._main.staging_input, self._main.staging_output}
+        if stages_outputs and not unit.configuration.default_bucket:
+            self._main.default_bucket_id(unit.config_id)
+        self._hide(self._state.component, *(stage.document for stage in self._stages))
+
+    def stop(self) -> None:
+        """End what is being done; a container that is followed is not cut off, but ends by itself."""
+        if not self.in_container:
+            self._ended_early.cancel()
+
     async def run(self) -> DefinitionResult:
         """Do what is left to do, and return what the end of the job needs.
 
         Raises:
-            Stopped: `stop` was set.
+            Stopped: the job was asked to stop.
             EngineError: the definition failed; later ones must not run.
         """
-        if self._is_done():
-            return self._result()
+        self.has_begun = True
+        if self.is_done:
+            self._end()
+            return self.result()
+        with self._ended_early:
+            try:
+                await self._run()
+            except Exception as error:
+                if any(not isinstance(each, Stopped) for each in leaves(error)):
+                    raise
+                self.status = Status.TERMINATED
+                raise Stopped from None
+            self._end()
+            return self.result()
+        self.status = Status.TERMINATED
+        raise Stopped
+
+    def _end(self) -> None:
+        failed = self._left["output"]["failures"]
+        self.status = Status.ERROR if failed else Status.SUCCESS
+
+    async def _run(self) -> None:
         records = self._records()
-        followed = any(each.status is not StageStatus.COLLECTED for each in records.values())
-        if self._stop.is_set() and not followed:
+        if self._stop.is_set() and not self.has_container:
             raise Stopped
-        unit = self._unit()
-        state = JobState.parse(self._plan.state)
+        unit = self._unit
+        assert unit is not None  # noqa: S101 - `prepare` comes first
         credentials = await self._credentials(unit.configuration, records)
-        stages = await self._chain(unit, credentials)
+        if credentials is not None:
+            self._stages = await self._chain(unit, credentials)
+            self._hide(*(stage.document for stage in self._stages))
         if any(
             each.kind == "main" and each.status is StageStatus.COLLECTED
             for each in records.values()
         ):
             await trio.to_thread.run_sync(self._folder.drop_state)  # perhaps it was not any more
-        self._hide_secrets(state, stages)
-        await self._events.note(
-            "info",
-            f"Running component {self._main.id} (row {self._index + 1} of {self._total})",
+        await self._tell(
+            f"Running component {self._main.id} (row {self._index + 1} of {self._total})"
         )
-        if not records and not self._is_past(Phase.STAGING_IN):
-            await self._stage_in(unit, state)
+        if not records and not self._is_staging_out:
+            await self._tell(
+                f"Using configuration id: {unit.config_id or ''} version:{unit.config_version}, "
+                f"row id: {unit.row_id or ''}, "
+                f"state: {told(self._plan.state, self._events.masker)}",
+                "notice",
+            )
+            await self._stage_in(unit, self._state)
         async with trio.open_nursery() as removals:
-            if not self._is_past(Phase.STAGE):
+            if not self._is_staging_out:
                 try:
-                    await self._run_stages(unit, stages, records, state, removals)
+                    await self._run_stages(unit, self._stages, records, self._state, removals)
                 except EngineError:
                     await self._store_what_is_always_written(unit)
                     raise
             await self._stage_out(unit)
-        await self._events.note(
-            "info",
-            f"Finished component {self._main.id} (row {self._index + 1} of {self._total})",
+        if not self._is_alone:
+            await self._services.store.save_definition(self._fence, self._index, self._left)
+            self._unsaved.clear()
+            await trio.to_thread.run_sync(self._folder.remove)
+        await self._tell(
+            f"Finished component {self._main.id} (row {self._index + 1} of {self._total})"
         )
-        return self._result()
 
     # -- where the journal is --------------------------------------------------------------------
 
-    def _is_done(self) -> bool:
-        record = self._job.record
-        return record.definition > self._index or "output" in self._left
-
-    def _is_past(self, phase: Phase) -> bool:
-        """Whether the journal says that this definition has left `phase` behind."""
-        order = list(Phase)
-        record = self._job.record
-        reached = record.phase or Phase.CLAIMED
-        return record.definition == self._index and order.index(reached) > order.index(phase)
+    @property
+    def _is_staging_out(self) -> bool:
+        """Whether the journal says that all stages have ended well."""
+        return bool(self._left.get("staging_out"))
 
     def _records(self) -> dict[int, StageRecord]:
         record = self._job.record
@@ -193,19 +284,19 @@ class DefinitionActor:
 
     # -- documents -------------------------------------------------------------------------------
 
-    def _unit(self) -> DefinitionContext:
+    def _context(self) -> DefinitionContext:
         return DefinitionContext(
             index=self._index,
             configuration=JobConfiguration.parse(self._plan.configuration),
             config_id=self._job.spec.config,
             config_version=self._plan.version,
             row_id=self._plan.row_id,
+            data_types_support=self._main.data_types_support,
         )
 
-    def _hide_secrets(self, state: JobState, stages: Sequence[Stage]) -> None:
-        """Everything secret that a container is given, and what an earlier engine was told."""
-        told = self._left.get("component_state", {})
-        for document in (state.component, told, *(stage.document for stage in stages)):
+    def _hide(self, *documents: Any) -> None:
+        """Everything secret that a container is given, or that it told an earlier engine."""
+        for document in documents:
             self._events.masker.add(secrets(document))
 
     async def _credentials(
@@ -238,25 +329,25 @@ class DefinitionActor:
         configuration, main = unit.configuration, self._main
         main.check_staging(has_processors=configuration.has_processors)
         catalog, replica = self._services.catalog, self._services.config.replicated_registry
-        before: list[Stage] = []
-        after: list[Stage] = []
-        if main.staging_input != "none":
-            before = await processor_stages(
-                catalog,
-                configuration.processors_before,
-                "before",
-                configuration,
-                0,
-                replica=replica,
-            )
-            after = await processor_stages(
-                catalog,
-                configuration.processors_after,
-                "after",
-                configuration,
-                len(before) + 1,
-                replica=replica,
-            )
+        before = await processor_stages(
+            catalog,
+            configuration.processors_before,
+            "before",
+            configuration,
+            0,
+            replica=replica,
+        )
+        after = await processor_stages(
+            catalog,
+            configuration.processors_after,
+            "after",
+            configuration,
+            len(before) + 1,
+            replica=replica,
+        )
+        if main.staging_input == "none":
+            # told and pulled, but there is nothing that they could work on (runner.md section 5.4)
+            self._skipped, before, after = [*before, *after], [], []
         timeout, setting = main.process_timeout, f"process_timeout of component {main.id}"
         if configuration.runtime.process_timeout:
             timeout = min(configuration.runtime.process_timeout, LONGEST_TIMEOUT)
@@ -327,6 +418,9 @@ class DefinitionActor:
         removals: trio.Nursery,
     ) -> None:
         images = await self._images(stages, records)
+        await self._images(self._skipped, {})
+        for stage in self._skipped:
+            await self._tell(f"Running processor {stage.definition.id}")
         for stage in stages:
             if self._stop.is_set() and stage.index not in records:
                 raise Stopped
@@ -413,7 +507,7 @@ class DefinitionActor:
                     events,
                 )
         if record is None:
-            record = self._planned(stage, image)
+            record = self._known[stage.index] = self._planned(stage, image)
             await services.store.plan_stage(self._fence, record, keep=dict(self._unsaved))
             self._unsaved.clear()
             await events.write(
@@ -483,17 +577,17 @@ class DefinitionActor:
         After the `last` one that went well the outputs come, which is written down together with it.
         """
         succeeded = has_succeeded(ending)
-        image = {"id": record.image, "digests": list(record.digests)}
-        left: dict[str, Any] = {"images": self._left.get("images", {}) | {str(stage.index): image}}
         if stage.kind == "main":
             usage = await trio.to_thread.run_sync(self._read_usage, stage)
             if usage:
                 await self._services.store.save_usage(self._fence, usage, self._index)
             if succeeded:
-                component_state = await trio.to_thread.run_sync(self._read_state, stage)
+                component_state, variables = await trio.to_thread.run_sync(self._read_left, stage)
                 self._events.masker.add(secrets(component_state))
-                left["component_state"] = component_state
-        self._keep(**left)
+                if isinstance(variables, InvalidInput):
+                    await self._tell(variables.message, "warn")
+                    variables = []
+                self._keep(component_state=component_state, variables=variables)
         exit_ = ending.exit
         changes: dict[str, Any] = {
             "status": StageStatus.COLLECTED if succeeded else StageStatus.EXITED,
@@ -504,6 +598,8 @@ class DefinitionActor:
             "finished_at": exit_.finished_at or self._services.now(),
         }
         phase = Phase.STAGING_OUT if last and succeeded and not ending.stopped else None
+        if phase is not None:
+            self._keep(staging_out=True)
         await self._events.store_with(
             lambda tail: self._services.store.update_stage(
                 self._fence,
@@ -533,6 +629,7 @@ class DefinitionActor:
 
     async def journal_start(self, stage: Stage) -> None:
         """Write down that a stage's container is about to be started."""
+        self._known[stage.index] = replace(self._known[stage.index], status=StageStatus.STARTED)
         await self._events.write(
             self._entry("stage.started", f"Started {stage.definition.id}.", stage)
         )
@@ -640,18 +737,19 @@ class DefinitionActor:
             "failures": list(stored.errors),
         }
 
-    def _result(self) -> DefinitionResult:
+    def result(self) -> DefinitionResult:
+        """What the definition has left so far, all of it once `run` has returned."""
         left = self._left
         output = left.get("output", {})
         return DefinitionResult(
             images=tuple(
-                image
-                for _, image in sorted(
-                    left.get("images", {}).items(), key=lambda each: int(each[0])
-                )
+                {"id": record.image, "digests": list(record.digests)}
+                for _, record in sorted(self._known.items())
+                if record.status is not StageStatus.PLANNED
             ),
             input_tables=tuple(left.get("input_tables", ())),
             output_tables=tuple(output.get("tables", ())),
+            output_variables=tuple(left.get("variables", ())),
             new_state={
                 **JobState.parse(self._plan.state).extra,
                 "component": left.get("component_state", {}),
@@ -670,14 +768,21 @@ class DefinitionActor:
                 dumps_config(state.component, kind), f"state.{stage.extension}"
             )
 
-    def _read_state(self, stage: Stage) -> Any:
+    def _read_left(self, stage: Stage) -> tuple[Any, list[dict[str, str]] | InvalidInput]:
+        """What the main component wants to remember, and the variables that it gives to its job."""
         name = f"state.{stage.extension}"
         data = self._folder.read_state(name)
-        if data is None:
-            return {}
-        return parse_state_file(
-            data, format=stage.definition.configuration_format, path=f"/data/out/{name}"
-        )
+        state: Any = {}
+        if data is not None:
+            state = parse_state_file(
+                data, format=stage.definition.configuration_format, path=f"/data/out/{name}"
+            )
+        try:
+            given = self._folder.read_result(RESULT_FILE)
+            variables = {} if given is None else parse_result(given, path=f"out/{RESULT_FILE}")
+        except InvalidInput as error:
+            return state, error
+        return state, [{"name": name, "value": text(value)} for name, value in variables.items()]
 
     def _read_usage(self, stage: Stage) -> list[dict[str, Any]]:
         data = self._folder.read_usage(f"usage.{stage.extension}")
@@ -706,8 +811,20 @@ class DefinitionActor:
             component=stage.definition.id,
         )
 
+    async def _tell(self, message: str, level: Level = "info") -> None:
+        await self._events.write(Entry("note", level, message, definition=self._index))
+
     async def _report(self, kind: str, level: Any, message: str, data: Mapping[str, Any]) -> None:
         await self._events.write(Entry(kind, level, message, definition=self._index, data=data))
+
+
+def told(state: Any, masker: Masker) -> str:
+    """A state as events show it: JSON, masked, and not all of a long one."""
+    # masked before it is cut: half a secret would not be found any more
+    document = masker.text(json.dumps(state, ensure_ascii=False))
+    if len(document) <= TOLD_STATE:
+        return document
+    return f"{document[:TOLD_STATE]}... ({len(document)} characters)"
 
 
 class _StageListener:

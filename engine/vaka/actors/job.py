@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from vaka._supervision import Verdict, leaves, verdict
 from vaka.actors.branch import job_branch
-from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped
+from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped, told
 from vaka.actors.events import Entry, EventLog, keep_events
+from vaka.actors.limits import reserved_memory
 from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
 from vaka.actors.resolving import resolve_plan
 from vaka.actors.services import Services
@@ -49,14 +51,18 @@ PLAN = -1
 """Key of the plan among what a job's definitions leave in the journal."""
 VERDICT = -2
 """Key of the verdict on a job that has failed, and only has to be cleaned up."""
+SO_FAR = "so_far"
+"""Member of that verdict: what the result of the job names beside it."""
 
 
 class AlreadyFailed(Exception):
-    """The journal has a verdict on the job: it was being cleaned up when its engine died."""
+    """There is a verdict already, on the job or on one of its definitions, and it is in the journal."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, so_far: Mapping[str, Any] | None = None) -> None:
         super().__init__(verdict.detail)
         self.verdict = verdict
+        self.so_far = so_far
+        """Of a job that was being cleaned up when its engine died: what its result names."""
 
 
 class JobActor:
@@ -72,7 +78,9 @@ class JobActor:
         self._cleanup = trio.CancelScope(shield=True)
         self._stop = trio.Event()
         self._abandoned = False
-        self._definition: DefinitionActor | None = None
+        self._definitions: list[DefinitionActor] = []
+        self._running: set[DefinitionActor] = set()
+        self._plan: Plan | None = None
         self._containers = {
             stage.container for stage in record.stages if stage.attempt == record.attempt
         }
@@ -80,10 +88,12 @@ class JobActor:
             self._stop.set()
 
     def stop(self) -> None:
-        """End the job because somebody asked for it: its container first, then the rest."""
+        """End the job because somebody asked for it: its containers first, then the rest."""
         self._stop.set()
-        if self._definition is None or not self._definition.in_container:
+        if not self._running:
             self._scope.cancel()
+        for definition in self._running:
+            definition.stop()
 
     def abandon(self) -> None:
         """Leave the job as it is, containers running, to whoever claims it next."""
@@ -125,7 +135,7 @@ class JobActor:
     async def _supervise(self, events: EventLog) -> None:
         faults: list[BaseException] = []
         result: Mapping[str, Any] | None = None
-        if self._stop.is_set() and self._definition is None and not self._containers:
+        if self._stop.is_set() and not self._containers:
             self._scope.cancel()  # nothing has run yet
         with self._scope:
             try:
@@ -139,9 +149,10 @@ class JobActor:
                 raise fault
         with self._cleanup:
             failure = None
+            so_far: Mapping[str, Any] = {}
             closed = _maintenance(faults)
             if faults and closed is None:
-                failure = await self._judge(events, faults)
+                failure, so_far = await self._judge(events, faults)
             await self._clean_up(events)
             if closed is not None:
                 await self._remove_folder()
@@ -150,21 +161,37 @@ class JobActor:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._remove_folder)
                 if failure is not None:
-                    await self._fail(events, failure)
+                    await self._fail(events, failure, so_far)
                 elif result is not None:
                     await self._finish(events, Status.SUCCESS, result)
                 elif not self._abandoned:
                     await self._finish(
                         events,
                         Status.TERMINATED,
-                        {"message": TERMINATED},
+                        {"message": TERMINATED, **_rows(self._definitions)},
                         cause=Cause(CauseKind.CANCELLED, dict(self.record.terminated_by or {})),
                     )
 
-    async def _judge(self, events: EventLog, faults: Sequence[BaseException]) -> Verdict:
-        """The verdict, in the journal before anything of the evidence is cleaned away."""
-        if isinstance(faults[0], AlreadyFailed):
-            return faults[0].verdict
+    async def _judge(
+        self, events: EventLog, faults: Sequence[BaseException]
+    ) -> tuple[Verdict, Mapping[str, Any]]:
+        """The verdict and what the result names beside it, in the journal before any evidence goes."""
+        judged = [fault for fault in faults if isinstance(fault, AlreadyFailed)]
+        if judged and judged[0].so_far is not None:
+            return judged[0].verdict, judged[0].so_far
+        others = [fault for fault in faults if not isinstance(fault, AlreadyFailed)]
+        verdicts = [each.verdict for each in judged]
+        if others:
+            verdicts.append(self._pronounce(events, others))
+        # as among the faults of one definition: our own fault outranks the author's
+        failure = next((each for each in verdicts if each.error == "application"), verdicts[0])
+        so_far = {} if self._plan is None else _so_far(self._plan, self._definitions)
+        document = failure.to_json() | {SO_FAR: so_far}
+        await self._services.store.save_definition(self._fence, VERDICT, document)
+        return failure, so_far
+
+    def _pronounce(self, events: EventLog, faults: Sequence[BaseException]) -> Verdict:
+        """The verdict on these faults, told to the engine's log."""
         failure = verdict(faults).map(events.masker.document)
         extra = {
             "job_id": self.record.id,
@@ -176,7 +203,6 @@ class JobActor:
         else:
             culprit = next(fault for fault in faults if not isinstance(fault, UserError))
             log.error("job.failed", extra=extra, exc_info=culprit)
-        await self._services.store.save_definition(self._fence, VERDICT, failure.to_json())
         return failure
 
     async def _put_back(self, events: EventLog, closed: UnderMaintenance) -> bool:
@@ -195,11 +221,16 @@ class JobActor:
         log.warning("job.requeued", extra={"job_id": self.record.id, "reason": text})
         return True
 
-    async def _fail(self, events: EventLog, failure: Verdict) -> None:
+    async def _fail(self, events: EventLog, failure: Verdict, so_far: Mapping[str, Any]) -> None:
         await self._finish(
             events,
             Status.ERROR,
-            {"message": failure.message, "exceptionId": failure.exception_id, "context": []},
+            {
+                "message": failure.message,
+                "exceptionId": failure.exception_id,
+                "context": [],
+                **so_far,
+            },
             failure=failure,
             cause=failure.cause,
         )
@@ -301,7 +332,9 @@ class JobActor:
         branch = await job_branch(services.catalog, services.storage, project, spec.branch)
         journal = await services.store.definitions(record.id, record.attempt)
         if VERDICT in journal:
-            raise AlreadyFailed(Verdict.from_json(journal[VERDICT]))
+            document = dict(journal[VERDICT])
+            so_far = document.pop(SO_FAR)
+            raise AlreadyFailed(Verdict.from_json(document), so_far)
         if record.phase is Phase.CLAIMED:
             await events.write(Entry("job.claimed", "info", f"Job {record.id} is processing."))
         else:
@@ -314,9 +347,12 @@ class JobActor:
                 )
             )
         unsaved: dict[int, Any] = {}
-        plan = await self._plan(spec, journal, unsaved, events)
+        unit_bytes = reserved_memory(services.config, project, main, spec.container_type)
+        plan = self._plan = await self._read_plan(spec, unit_bytes, journal, unsaved, events)
         context = JobContext(services.config, record, spec, project, branch)
-        actors = [
+        folder = job_folder(services.config, record.id)
+        is_alone = plan.width == 1
+        self._definitions = [
             DefinitionActor(
                 services=services,
                 job=context,
@@ -326,19 +362,19 @@ class JobActor:
                 index=index,
                 total=len(plan.definitions),
                 left=journal.get(index, {}),
-                unsaved=unsaved,
+                unsaved=unsaved if is_alone else {},
                 events=events,
                 stop=self._stop,
                 containers=self._containers,
+                folder=folder if is_alone else folder.part(str(index)),
+                is_alone=is_alone,
             )
             for index, definition in enumerate(plan.definitions)
         ]
-        results: list[DefinitionResult] = []
-        for actor in actors:
-            self._definition = actor
-            results.append(await actor.run())
-            if self._stop.is_set():
-                raise Stopped
+        for actor in self._definitions:
+            await actor.prepare()
+        results = await self._run_all(self._definitions, plan.width, events)
+        await _tell_loads(results, events)
         failures = [failure for result in results for failure in result.load_failures]
         if failures:
             raise MappingFailed("Failed to process output mapping: " + "\n".join(failures))
@@ -346,7 +382,7 @@ class JobActor:
         await services.store.advance(self._fence, Phase.STATE, len(results), keep=unsaved)
         if not is_debug(record):
             await self._store_states(spec, plan, results, events)
-        return _result(plan, results)
+        return _result(plan, results, self._definitions)
 
     async def _main_component(self, spec: JobSpec) -> ComponentDefinition:
         if spec.component is None:
@@ -357,9 +393,72 @@ class JobActor:
             raise UserError(f"Component '{spec.component}' not found.") from error
         return ComponentDefinition.parse(component)
 
-    async def _plan(
+    async def _run_all(
+        self, definitions: Sequence[DefinitionActor], width: int, events: EventLog
+    ) -> list[DefinitionResult]:
+        """Results of all definitions, in their order; begun in their order, `width` under way.
+
+        The first failure keeps later ones from beginning; those under way go on to their end, because
+        what a container does outside can be half done.
+        """
+        results: dict[int, DefinitionResult] = {}
+        failures: dict[int, Exception] = {
+            index: AlreadyFailed(Verdict.from_json(each.failure))
+            for index, each in enumerate(definitions)
+            if each.failure is not None
+        }
+        waiting = iter(enumerate(definitions))
+
+        async def run() -> None:
+            for index, definition in waiting:
+                has_begun = definition.is_done or definition.has_container
+                if index in failures or ((failures or self._stop.is_set()) and not has_begun):
+                    continue
+                self._running.add(definition)
+                try:
+                    results[index] = await definition.run()
+                except Exception as error:
+                    faults = list(leaves(error))
+                    if any(isinstance(fault, StoreUnavailable | LeaseLost) for fault in faults):
+                        raise
+                    failures[index] = error
+                    if width > 1 and not isinstance(error, Stopped):
+                        failures[index] = await self._row_failed(definition, faults, events)
+                finally:
+                    self._running.discard(definition)
+
+        if width == 1:
+            await run()
+        else:
+            async with trio.open_nursery() as nursery:
+                for _ in range(width):
+                    nursery.start_soon(run)
+        if failures:
+            raise ExceptionGroup("definitions", [failures[index] for index in sorted(failures)])
+        if self._stop.is_set():
+            raise Stopped
+        return [results[index] for index in range(len(definitions))]
+
+    async def _row_failed(
+        self, definition: DefinitionActor, faults: Sequence[BaseException], events: EventLog
+    ) -> Exception:
+        """Keep and tell the failure of one definition while others go on."""
+        stopped = [fault for fault in faults if isinstance(fault, Stopped)]
+        faults = [fault for fault in faults if not isinstance(fault, Stopped)]
+        if not faults:
+            return stopped[0]
+        closed = _maintenance(faults)
+        if closed is not None:
+            return closed
+        failure = self._pronounce(events, faults)
+        await definition.journal_failure(failure.to_json())
+        await events.note("error", f"Row {definition.row_id} failed: {failure.message}")
+        return AlreadyFailed(failure)
+
+    async def _read_plan(
         self,
         spec: JobSpec,
+        unit_bytes: int,
         journal: Mapping[int, Any],
         unsaved: dict[int, Any],
         events: EventLog,
@@ -367,7 +466,7 @@ class JobActor:
         """The plan from the journal, or a new one; a stored configuration may change meanwhile."""
         kept = journal.get(PLAN)
         if kept is not None:
-            return Plan(tuple(DefinitionPlan.from_json(each) for each in kept["definitions"]))
+            return Plan.from_json(kept)
         services = self._services
         plan = await resolve_plan(
             services.catalog,
@@ -379,8 +478,25 @@ class JobActor:
             await events.note("info", note)
         if spec.tag:
             await events.note("warn", f"Overriding component tag with: '{spec.tag}'")
-        # stored with the first entry of the journal that comes of it
-        unsaved[PLAN] = {"definitions": [each.to_json() for each in plan.definitions]}
+        wanted = min(plan.parallelism, len(plan.definitions), self._services.config.parallel_rows)
+        if wanted > 1:
+            width = await self._services.store.reserve(
+                self._fence,
+                unit_bytes,
+                wanted,
+                memory_bytes=self._services.config.effective_memory_bytes,
+            )
+            await events.note(
+                "info",
+                f"Running up to {width} rows at a time"
+                + ("." if width == wanted else f", not {wanted}: no more memory is free."),
+            )
+            plan = replace(plan, width=width)
+        if plan.width > 1:
+            await self._services.store.save_definition(self._fence, PLAN, plan.to_json())
+        else:
+            # stored with the first entry of the journal that comes of it
+            unsaved[PLAN] = plan.to_json()
         return plan
 
     async def _store_states(
@@ -415,6 +531,8 @@ class JobActor:
                     "this job ran; the outputs are stored, the state is as they left it."
                 ) from error
             else:
+                told_state = told(result.new_state, events.masker)
+                await events.note("notice", f"Storing state: {told_state}")
                 await events.write(
                     Entry("state.stored", "info", "Storing state.", definition=index)
                 )
@@ -426,23 +544,60 @@ def _maintenance(faults: Sequence[BaseException]) -> UnderMaintenance | None:
     return closed[0] if closed and len(closed) == len(faults) else None
 
 
-def _result(plan: Plan, results: Sequence[DefinitionResult]) -> dict[str, Any]:
+async def _tell_loads(results: Sequence[DefinitionResult], events: EventLog) -> None:
+    """Loads end with their definition here; jobs say all the same how many there were."""
+    loads = sum(len(result.output_tables) + len(result.load_failures) for result in results)
+    if loads:
+        await events.note("info", f"Waiting for {loads} Storage jobs to finish.")
+        await events.note("info", "Output mapping done.")
+
+
+def _result(
+    plan: Plan, results: Sequence[DefinitionResult], definitions: Sequence[DefinitionActor]
+) -> dict[str, Any]:
     """The result of a job that succeeded (runner.md section 2.6)."""
-    if not results:
-        return {
-            "message": NOTHING_EXECUTED,
-            "images": [],
-            "configVersion": None,
-            "input": {"tables": []},
-            "output": {"tables": []},
-        }
-    version = plan.definitions[0].version
-    variables = [dict(each) for definition in plan.definitions for each in definition.variables]
+    document = {
+        "message": SUCCESS if results else NOTHING_EXECUTED,
+        **_ran(list(zip(plan.definitions, results, strict=True))),
+        **_rows(definitions),
+    }
+    document["output"]["tables"] = [table for result in results for table in result.output_tables]
+    variables = [variable for result in results for variable in result.output_variables]
+    if variables:
+        document["output"]["variables"] = variables
+    return document
+
+
+def _so_far(plan: Plan, definitions: Sequence[DefinitionActor]) -> dict[str, Any]:
+    """What the result of a job that failed says of the definitions whose turn had come."""
+    ran = [
+        (planned, definition.result())
+        for planned, definition in zip(plan.definitions, definitions, strict=False)
+        if definition.has_begun
+    ]
+    return {**_ran(ran), **_rows(definitions)}
+
+
+def _ran(ran: Sequence[tuple[DefinitionPlan, DefinitionResult]]) -> dict[str, Any]:
+    version = ran[0][0].version if ran else ""
+    variables = [dict(each) for planned, _ in ran for each in planned.variables]
     return {
-        "message": SUCCESS,
-        "images": [list(result.images) for result in results],
+        "images": [list(result.images) for _, result in ran],
         "configVersion": int(version) if version else None,
-        "input": {"tables": [table for result in results for table in result.input_tables]},
-        "output": {"tables": [table for result in results for table in result.output_tables]},
+        "input": {"tables": [table for _, result in ran for table in result.input_tables]},
+        "output": {"tables": []},
         **({"variables": variables} if variables else {}),
+    }
+
+
+def _rows(definitions: Sequence[DefinitionActor]) -> dict[str, Any]:
+    """Which rows of the configuration ran, in its order; nothing for a job without rows."""
+    if all(definition.row_id is None for definition in definitions):
+        return {}
+    return {
+        "rows": [
+            {"id": definition.row_id, "status": definition.status}
+            for definition in definitions
+            if definition.has_begun
+        ]
     }

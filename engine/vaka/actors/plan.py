@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vaka.errors import NotFound, UserError
 from vaka.hooks import Catalog
-from vaka.models.catalog import Configuration, ConfigurationRow
+from vaka.models.catalog import Configuration, ConfigurationRow, Json
 from vaka.models.configuration import merge
 from vaka.models.job import JobSpec
+from vaka.models.state import RUN_STATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,20 @@ class Plan:
 
     definitions: tuple[DefinitionPlan, ...]
     notes: tuple[str, ...] = ()
+    parallelism: int = 1
+    """How many definitions may run at a time, as job and configuration want it."""
+    width: int = 1
+    """How many do: what the job has the memory for."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"definitions": [each.to_json() for each in self.definitions], "width": self.width}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Plan:
+        return cls(
+            tuple(DefinitionPlan.from_json(each) for each in document["definitions"]),
+            width=document["width"],
+        )
 
 
 async def plan_definitions(catalog: Catalog, spec: JobSpec) -> Plan:
@@ -56,8 +72,8 @@ async def plan_definitions(catalog: Catalog, spec: JobSpec) -> Plan:
     if spec.image is not None or spec.config_data is not None:
         if wanted:
             raise UserError(f"Row {wanted[0]} not found.")
-        version = await _state_version(catalog, spec)
-        return Plan((DefinitionPlan(spec.config_data or {}, None, "", {}, version),))
+        state, version = await _state_to_replace(catalog, spec)
+        return Plan((DefinitionPlan(spec.config_data or {}, None, "", state, version),))
     if not spec.config or spec.component is None:
         raise UserError("Specify 'config' or 'configData'.")
     try:
@@ -86,7 +102,7 @@ async def _stored_plan(
             if not wanted:
                 continue
         definitions.append(await _definition(catalog, spec, stored, row))
-    return Plan(tuple(definitions), tuple(notes))
+    return Plan(tuple(definitions), tuple(notes), parallelism(spec, stored.configuration))
 
 
 async def _definition(
@@ -105,15 +121,21 @@ async def _definition(
     )
 
 
-async def _state_version(catalog: Catalog, spec: JobSpec) -> int | None:
-    """Version of the state that an inline run will replace, or None when it has none to replace."""
+async def _state_to_replace(catalog: Catalog, spec: JobSpec) -> tuple[Json, int | None]:
+    """What an inline run keeps of the state that it will replace, and that state's version.
+
+    The run itself reads no state; what others keep under root keys of their own stays. The version is
+    None when there is no such configuration.
+    """
     if not spec.config or spec.component is None:
-        return None
+        return {}, None
     try:
         state = await catalog.state(spec.project, spec.component, spec.config, branch=spec.branch)
     except NotFound:
-        return None
-    return state.version
+        return {}, None
+    stored = state.value if isinstance(state.value, Mapping) else {}
+    others = {key: value for key, value in stored.items() if key not in RUN_STATE}
+    return others, state.version
 
 
 def _wanted_rows(spec: JobSpec) -> tuple[str, ...]:
@@ -146,6 +168,32 @@ def _refuse_processors_twice(stored: Configuration) -> None:
             "Processors may be set either in configuration or in configuration row, "
             "but not in both places."
         )
+
+
+def parallelism(spec: JobSpec, configuration: Json) -> int:
+    """How many rows may run at a time: as the job says, or else `runtime` of the configuration.
+
+    Raises:
+        UserError: the configuration's is neither a whole number nor `infinity`.
+    """
+    wanted: Json = spec.parallelism
+    if wanted is None:
+        runtime = configuration.get("runtime") if isinstance(configuration, Mapping) else None
+        wanted = runtime.get("parallelism") if isinstance(runtime, Mapping) else None
+    if isinstance(wanted, str) and wanted.isascii() and wanted.isdigit():
+        wanted = int(wanted[:9])
+    match wanted:
+        case None | "":
+            return 1
+        case "infinity":
+            return sys.maxsize
+        case int() if wanted >= 0 and not isinstance(wanted, bool):
+            return max(1, wanted)  # 0 is how some clients say "off"
+        case other:
+            raise UserError(
+                f"Unsupported parallelism ({json.dumps(other)}) in the configuration's runtime: "
+                'use a whole number, or "infinity".'
+            )
 
 
 def _has_processors(configuration: Any) -> bool:

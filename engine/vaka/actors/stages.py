@@ -80,6 +80,8 @@ class DefinitionContext:
     config_id: str | None
     config_version: str
     row_id: str | None
+    data_types_support: str = "none"
+    """The main component's; its processors are told the same."""
 
 
 def shared_environment(
@@ -114,6 +116,8 @@ def environment(job: JobContext, unit: DefinitionContext, stage: Stage) -> dict[
         "KBC_CONFIGVERSION": unit.config_version,
         "KBC_COMPONENT_RUN_MODE": job.record.mode.value,
     }
+    if "KBC_DATA_TYPE_SUPPORT" in variables:
+        variables["KBC_DATA_TYPE_SUPPORT"] = unit.data_types_support
     if unit.config_id:
         variables["KBC_CONFIGID"] = unit.config_id
     if unit.row_id:

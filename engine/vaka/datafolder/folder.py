@@ -133,6 +133,10 @@ class JobFolder:
         self.root = root
         self._owner = owner
 
+    def part(self, name: str) -> JobFolder:
+        """A folder of its own inside this one, for what runs beside others; removed with this one."""
+        return JobFolder(self.root / name, owner=self._owner)
+
     @property
     def data(self) -> Path:
         """What is mounted at /data. For mounting only: nothing below it may be used by path."""

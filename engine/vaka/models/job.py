@@ -109,6 +109,9 @@ class JobSpec(Model):
     """Id of one row of `config`; other types fail when the job runs."""
     rows: tuple[str, ...] = ()
     """Ids of several rows of `config`."""
+    parallelism: Annotated[int, Field(ge=0)] | Literal["infinity"] | None = None
+    """How many rows may run at a time; 0 and 1: one after the other. None: as the configuration's
+    `runtime.parallelism` says, which is one after the other when it says nothing."""
     tag: str | None = None
     """Image tag in place of the component's."""
     mode: Mode = Mode.RUN

@@ -11,6 +11,9 @@ from vaka.models.catalog import Json
 from vaka.models.document import Format, load_document
 from vaka.models.tree import Anything, ListOf, Object, Scalar, text, wrong_type
 
+RUN_STATE: Final = frozenset({"component", "storage"})
+"""Root keys of a stored state that every run replaces."""
+
 
 def _no_scalar(value: Json, path: str) -> Json:
     if not isinstance(value, list | dict) and value is not None:
@@ -108,7 +111,7 @@ class JobState:
                 )
                 for each in stored.get("files", ())
             ),
-            extra={key: item for key, item in data.items() if key not in {"component", "storage"}},
+            extra={key: item for key, item in data.items() if key not in RUN_STATE},
         )
 
     def to_json(self) -> dict[str, Json]:

@@ -367,6 +367,23 @@ def _adopt(
     return adopted
 
 
+def reserve(tx: Transaction, fence: Fence, unit_bytes: int, wanted: int, memory_bytes: int) -> int:
+    """Let a running job hold up to `wanted` times `unit_bytes`, once at least; return how often."""
+    require(tx, fence)
+    beside = tx.connection.execute(
+        sa.select(sa.func.coalesce(sa.func.sum(leases.c.memory_bytes), 0)).where(
+            leases.c.owner == fence.owner_id, leases.c.job_id != fence.job_id
+        )
+    ).scalar_one()
+    count = max(1, min(wanted, (memory_bytes - int(beside)) // max(1, unit_bytes)))
+    tx.connection.execute(
+        sa.update(leases)
+        .where(leases.c.job_id == fence.job_id)
+        .values(memory_bytes=count * unit_bytes)
+    )
+    return count
+
+
 def _choose(state: _Claim, slots: int) -> None:
     """Fill `state.chosen` with the oldest waiting jobs that may start together."""
     if slots <= 0:

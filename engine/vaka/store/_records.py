@@ -201,7 +201,9 @@ def _stage(row: Row[Any]) -> StageRecord:
 
 
 def _usage(kept: Mapping[str, list[Mapping[str, Any]]] | None) -> tuple[Mapping[str, Any], ...]:
-    return tuple(entry for entries in (kept or {}).values() for entry in entries)
+    """All entries, in the order of attempts and of the definitions that left them."""
+    ordered = sorted((kept or {}).items(), key=lambda each: tuple(map(int, each[0].split("."))))
+    return tuple(entry for _, entries in ordered for entry in entries)
 
 
 def cause_json(cause: Cause | None) -> Mapping[str, Any] | None:

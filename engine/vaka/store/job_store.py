@@ -241,6 +241,23 @@ class JobStore:
         """Extend all leases of `owner` by `lease` seconds from now, and learn what became of them."""
         return await self._writer.write(partial(_queue.renew, owner=owner, lease=lease))
 
+    async def reserve(
+        self, fence: Fence, unit_bytes: int, wanted: int, *, memory_bytes: int
+    ) -> int:
+        """Let a running job hold the memory of several containers; return of how many.
+
+        At most `wanted`, at least one, and in between as many of `unit_bytes` as are left of
+        `memory_bytes` beside what the owner's other jobs hold. Asking again starts anew.
+        """
+        action = partial(
+            _queue.reserve,
+            fence=fence,
+            unit_bytes=unit_bytes,
+            wanted=wanted,
+            memory_bytes=memory_bytes,
+        )
+        return await self._writer.write(action, queue=True)
+
     async def release(self, fence: Fence) -> None:
         """Give a running job back as it is: it can be claimed at once, and goes on where it was."""
         await self._writer.write(partial(_queue.release, fence=fence), queue=True)

@@ -49,7 +49,12 @@ async def run(
     session: Session,
     component: Annotated[str, typer.Argument(help="Id of the component.")],
     config: Annotated[str | None, typer.Option(help="Id of a stored configuration.")] = None,
-    row: Annotated[str | None, typer.Option(help="Run only this row of it.")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Run only this row of it; may be repeated.")
+    ] = None,
+    parallel: Annotated[
+        str | None, typer.Option(help="Rows to run at a time: a number, or 'infinity'.")
+    ] = None,
     config_data: Annotated[
         str | None,
         typer.Option(help="A whole configuration: JSON, or @FILE, in place of the stored one."),
@@ -71,12 +76,19 @@ async def run(
     body: Document = {}
     if config is not None:
         body["config"] = config
-    if row is not None:
-        body["row"] = row
+    match row or []:
+        case []:
+            pass
+        case [only]:
+            body["row"] = only
+        case several:
+            body["configRowIds"] = several
     if config_data is not None:
         body["configData"] = read_json(config_data, "--config-data")
     if not body:
         raise Usage("Name a configuration with --config, or give one with --config-data.")
+    if parallel is not None:
+        body["parallelism"] = parallel
     wanted = Run(component, body, tag, key or uuid4().hex)
     async with session.client(works=not no_wait) as client:
         job = await client.run(wanted)
@@ -301,6 +313,9 @@ def describe(job: Mapping[str, Any], moved: list[Event]) -> str:
         if member in params:
             lines.append(f"{name:9}  {text.clean(str(params[member]))}")
     result = job["result"] or {}
+    if result.get("rows"):
+        ran = ", ".join(f"{each['id']} ({each['status']})" for each in result["rows"])
+        lines.append(f"rows       {text.clean(ran)}")
     if result.get("configVersion") is not None:
         lines.append(f"version    {result['configVersion']} of the configuration")
     by = job["token"]["description"] or job["token"]["id"] or "-"

@@ -371,3 +371,17 @@ async def test_an_ended_job_cannot_be_stopped(store: JobStore) -> None:
         await store.request_stop(claimed.id, SOMEBODY)
 
     assert (await store.job(claimed.id)).status is Status.SUCCESS
+
+
+async def test_a_running_job_may_hold_the_memory_of_several_containers(store: JobStore) -> None:
+    for _ in range(3):
+        await store.submit(new_job())
+    (first, other) = await claim(store, limit=2, memory_bytes=1024 * MIB)
+    right = fence(first)
+    assert await store.reserve(right, 256 * MIB, 8, memory_bytes=1024 * MIB) == 3
+    # what it holds is held against whoever waits
+    assert await claim(store, memory_bytes=1024 * MIB) == []
+    # asked again it starts anew, and it has one at least
+    assert await store.reserve(right, 256 * MIB, 2, memory_bytes=1024 * MIB) == 2
+    assert await store.reserve(right, 256 * MIB, 8, memory_bytes=300 * MIB) == 1
+    assert ids(await claim(store, memory_bytes=1024 * MIB)) != ids([first, other])

@@ -16,6 +16,7 @@ WRITES: dict[str, Write] = {
     "update_stage": lambda store, right: store.update_stage(right, 0, 0, exit_code=9),
     "save_definition": lambda store, right: store.save_definition(right, 0, {"new": True}),
     "save_usage": lambda store, right: store.save_usage(right, [{"metric": "x", "value": 9}]),
+    "reserve": lambda store, right: store.reserve(right, 9, 9, memory_bytes=99),
     "restart": lambda store, right: store.restart(right),
     "requeue": lambda store, right: store.requeue(right),
     "release": lambda store, right: store.release(right),
