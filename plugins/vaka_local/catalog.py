@@ -530,9 +530,11 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,17}", text) else -1
 
 
+_PROJECT = sa.select(projects).where(projects.c.id == sa.bindparam("number"))
+
+
 def _get_project(connection: Connection, project: str) -> Project:
-    statement = sa.select(projects).where(projects.c.id == _number(project))
-    row = connection.execute(statement).first()
+    row = connection.execute(_PROJECT, {"number": _number(project)}).first()
     if row is None:
         raise NotFound(f"Project {project} not found", kind="project", id=project)
     return _project(row)

@@ -40,6 +40,27 @@ _KEYS_KEPT: Final = timedelta(days=30)
 """Age at which keys of states are forgotten. A job that was interrupted is resumed much sooner."""
 _EMPTY: Final = "{}"
 
+# Of what every job asks and writes: made once, because making a statement costs as much as running it.
+_OF_STATE = (
+    state_keys.c.configuration_key == sa.bindparam("configuration_key"),
+    state_keys.c.row_id == sa.bindparam("row_id"),
+)
+_STATE_KEY = sa.select(state_keys.c.key).where(*_OF_STATE, state_keys.c.key == sa.bindparam("key"))
+_DELETE_STATE_KEYS = state_keys.delete().where(
+    *_OF_STATE, state_keys.c.written < sa.bindparam("oldest")
+)
+_INSERT_STATE_KEY = state_keys.insert()
+_HEAD = sa.select(configurations).where(
+    configurations.c.project_id == sa.bindparam("project"),
+    configurations.c.component_id == sa.bindparam("component"),
+    configurations.c.id == sa.bindparam("config"),
+)
+_UPDATE_HEAD = configurations.update().where(configurations.c.key == sa.bindparam("head"))
+_VERSION = sa.select(configuration_versions).where(
+    configuration_versions.c.configuration_key == sa.bindparam("head"),
+    configuration_versions.c.version == sa.bindparam("number"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Author:
@@ -216,23 +237,14 @@ class Configurations:
         return head
 
     def _any_head(self, component_id: str, config_id: str) -> Any:
-        return self.connection.execute(
-            sa.select(configurations).where(
-                configurations.c.project_id == self.project,
-                configurations.c.component_id == component_id,
-                configurations.c.id == config_id,
-            )
-        ).first()
+        of_this = {"project": self.project, "component": component_id, "config": config_id}
+        return self.connection.execute(_HEAD, of_this).first()
 
     def _version(self, head: Any, version: int) -> Any:
         found = None
         if 0 < version <= head.version:  # a number that the database can have
-            found = self.connection.execute(
-                sa.select(configuration_versions).where(
-                    configuration_versions.c.configuration_key == head.key,
-                    configuration_versions.c.version == version,
-                )
-            ).first()
+            of_this = {"head": head.key, "number": version}
+            found = self.connection.execute(_VERSION, of_this).first()
         if found is None:
             raise NotFound(
                 f"Version {version} of configuration {head.id} not found",
@@ -482,19 +494,25 @@ class Configurations:
         """Replace a state, once for each `key`, and only when it has the version expected."""
         text = to_text(value, "state")
         head = self.head(component_id, config_id)
+<<<<<<< HEAD
         before = self.state(component_id, config_id, row_id, branch)
         of_this = sa.and_(
             state_keys.c.configuration_key == head.key, state_keys.c.row_id == (row_id or "")
         )
+=======
+        owner = head if row_id is None else self._row_head(head.key, row_id)
+        of_this = {"configuration_key": head.key, "row_id": row_id or ""}
+>>>>>>> e8ecdfc (Make the statements of every job once)
         if key is not None:
-            done = sa.select(state_keys.c.key).where(of_this, state_keys.c.key == key)
-            if self.connection.execute(done).first() is not None:
-                return before
-        if expected_version is not None and expected_version != before.version:
+            done = self.connection.execute(_STATE_KEY, {"key": key} | of_this)
+            if done.first() is not None:
+                return State(from_text(owner.state), owner.state_version)
+        if expected_version is not None and expected_version != owner.state_version:
             raise Conflict(
-                f"The state of configuration {config_id} has version {before.version}, not "
+                f"The state of configuration {config_id} has version {owner.state_version}, not "
                 f"{expected_version}: another job has stored one meanwhile."
             )
+<<<<<<< HEAD
         values: dict[str, Any] = {"state": text, "state_version": before.version + 1}
         if (number := self._development(branch)) is not None:
             of_branch = self._in_branch(head.key, row_id, number)
@@ -508,22 +526,25 @@ class Configurations:
             self.connection.execute(
                 configurations.update().where(configurations.c.key == head.key).values(**values)
             )
+=======
+        values = {"state": text, "state_version": owner.state_version + 1}
+        if row_id is None:
+            self.connection.execute(_UPDATE_HEAD, {"head": head.key} | values)
+>>>>>>> e8ecdfc (Make the statements of every job once)
         else:
             self._update_row_head(head.key, row_id, **values)
         if key is not None:
-            oldest = self.author.now - _KEYS_KEPT
             self.connection.execute(
-                state_keys.delete().where(of_this, state_keys.c.written < oldest)
+                _DELETE_STATE_KEYS, {"oldest": self.author.now - _KEYS_KEPT} | of_this
             )
             self.connection.execute(
-                state_keys.insert().values(
-                    configuration_key=head.key,
-                    row_id=row_id or "",
-                    key=key,
-                    written=self.author.now,
-                )
+                _INSERT_STATE_KEY, {"key": key, "written": self.author.now} | of_this
             )
+<<<<<<< HEAD
         return self.state(component_id, config_id, row_id, branch)
+=======
+        return State(from_text(text), owner.state_version + 1)
+>>>>>>> e8ecdfc (Make the statements of every job once)
 
     # -- versions --------------------------------------------------------------------------------
 

@@ -18,6 +18,25 @@ from vaka.store.values import NOTHING, Fence, Kept, StageChanges, of_status
 
 _STAGE_FIELDS = tuple(each.name for each in fields(StageRecord))
 
+# Made once, because making a statement costs as much as running it. Which columns are set follows from
+# the values; the parameters of the conditions have names that no column has.
+_UPDATE_JOB = sa.update(jobs).where(jobs.c.id == sa.bindparam("of_job"))
+_OF_STAGE = (
+    stages.c.job_id == sa.bindparam("of_job"),
+    stages.c.attempt == sa.bindparam("of_attempt"),
+    stages.c.definition == sa.bindparam("of_definition"),
+    stages.c.stage == sa.bindparam("of_stage"),
+)
+_UPDATE_STAGE = sa.update(stages).where(*_OF_STAGE)
+_STAGE_STATUS = sa.select(stages.c.status).where(*_OF_STAGE)
+_INSERT_STAGE = sa.insert(stages)
+_UPDATE_DEFINITION = sa.update(definitions).where(
+    definitions.c.job_id == sa.bindparam("of_job"),
+    definitions.c.attempt == sa.bindparam("of_attempt"),
+    definitions.c.definition == sa.bindparam("of_definition"),
+)
+_INSERT_DEFINITION = sa.insert(definitions)
+
 
 def advance(
     tx: Transaction, fence: Fence, phase: Phase, definition: int, keep: Kept = NOTHING
@@ -26,9 +45,7 @@ def advance(
     require(tx, fence)
     _keep(tx, fence, keep)
     tx.connection.execute(
-        sa.update(jobs)
-        .where(jobs.c.id == fence.job_id)
-        .values(phase=phase.value, definition=definition)
+        _UPDATE_JOB, {"of_job": fence.job_id, "phase": phase.value, "definition": definition}
     )
 
 
@@ -38,7 +55,7 @@ def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord, keep: Kept = N
     if (stage.job_id, stage.attempt) != (fence.job_id, fence.attempt):
         raise ValueError("the stage is of another job or attempt than its fence")
     where = _stage(fence, stage.definition, stage.stage)
-    status = tx.connection.execute(sa.select(stages.c.status).where(*where)).scalar_one_or_none()
+    status = tx.connection.execute(_STAGE_STATUS, where).scalar_one_or_none()
     if status not in {None, StageStatus.PLANNED.value}:
         raise ApplicationError(
             f"Stage {stage.stage} of definition {stage.definition} of job {fence.job_id} is "
@@ -47,9 +64,9 @@ def plan_stage(tx: Transaction, fence: Fence, stage: StageRecord, keep: Kept = N
     values = {name: getattr(stage, name) for name in _STAGE_FIELDS}
     values |= {"status": stage.status.value, "digests": list(stage.digests)}
     if status is None:
-        tx.connection.execute(sa.insert(stages).values(values))
+        tx.connection.execute(_INSERT_STAGE, values)
     else:
-        tx.connection.execute(sa.update(stages).where(*where).values(values))
+        tx.connection.execute(_UPDATE_STAGE, where | values)
 
 
 def update_stage(
@@ -75,9 +92,7 @@ def update_stage(
         values["status"] = StageStatus(values["status"]).value
     if not values:
         return
-    changed = tx.connection.execute(
-        sa.update(stages).where(*_stage(fence, definition, stage)).values(values)
-    )
+    changed = tx.connection.execute(_UPDATE_STAGE, _stage(fence, definition, stage) | values)
     if changed.rowcount == 0:
         raise _unplanned(fence, definition, stage)
 
@@ -87,11 +102,8 @@ def write_offsets(
 ) -> None:
     """Write down how much of each stage's output is in the event log."""
     for (definition, stage), (stdout_bytes, stderr_bytes) in offsets.items():
-        changed = tx.connection.execute(
-            sa.update(stages)
-            .where(*_stage(fence, definition, stage))
-            .values(stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
-        )
+        values = {"stdout_bytes": stdout_bytes, "stderr_bytes": stderr_bytes}
+        changed = tx.connection.execute(_UPDATE_STAGE, _stage(fence, definition, stage) | values)
         if changed.rowcount == 0:
             raise _unplanned(fence, definition, stage)
 
@@ -104,10 +116,22 @@ def save_definition(tx: Transaction, fence: Fence, definition: int, data: Any) -
 
 def _keep(tx: Transaction, fence: Fence, kept: Kept) -> None:
     for definition, data in kept.items():
-        key = {"job_id": fence.job_id, "attempt": fence.attempt, "definition": definition}
-        updated = tx.connection.execute(sa.update(definitions).filter_by(**key).values(data=data))
+        of_this = {
+            "of_job": fence.job_id,
+            "of_attempt": fence.attempt,
+            "of_definition": definition,
+        }
+        updated = tx.connection.execute(_UPDATE_DEFINITION, of_this | {"data": data})
         if updated.rowcount == 0:
-            tx.connection.execute(sa.insert(definitions).values(**key, data=data))
+            tx.connection.execute(
+                _INSERT_DEFINITION,
+                {
+                    "job_id": fence.job_id,
+                    "attempt": fence.attempt,
+                    "definition": definition,
+                    "data": data,
+                },
+            )
 
 
 def save_usage(
@@ -120,7 +144,7 @@ def save_usage(
     ).one()
     index = row.definition if definition is None else definition
     usage = (row.usage or {}) | {f"{fence.attempt}.{index}": [dict(entry) for entry in entries]}
-    tx.connection.execute(sa.update(jobs).where(jobs.c.id == fence.job_id).values(usage=usage))
+    tx.connection.execute(_UPDATE_JOB, {"of_job": fence.job_id, "usage": usage})
 
 
 def set_error_note(
@@ -128,18 +152,19 @@ def set_error_note(
 ) -> JobRecord:
     """Attach a free text to a job, whatever its status."""
     _records.job(tx.connection, job_id, project)
-    tx.connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(error_note=note))
+    tx.connection.execute(_UPDATE_JOB, {"of_job": job_id, "error_note": note})
     tx.topics.update(of_status(job_id))
     return _records.job(tx.connection, job_id, project)
 
 
-def _stage(fence: Fence, definition: int, stage: int) -> list[sa.ColumnElement[bool]]:
-    return [
-        stages.c.job_id == fence.job_id,
-        stages.c.attempt == fence.attempt,
-        stages.c.definition == definition,
-        stages.c.stage == stage,
-    ]
+def _stage(fence: Fence, definition: int, stage: int) -> dict[str, Any]:
+    """The parameters that name a stage."""
+    return {
+        "of_job": fence.job_id,
+        "of_attempt": fence.attempt,
+        "of_definition": definition,
+        "of_stage": stage,
+    }
 
 
 def _unplanned(fence: Fence, definition: int, stage: int) -> ApplicationError:

@@ -500,9 +500,12 @@ def _free(tx: Transaction, condition: sa.ColumnElement[bool]) -> int:
 
 def _drop_lease(tx: Transaction, job_id: int) -> None:
     """Free what the job has held, and say so if anybody waits for it."""
-    tx.connection.execute(sa.delete(leases).where(leases.c.job_id == job_id))
+    tx.connection.execute(_DROP_LEASE, {"dropped": job_id})
     if tx.connection.execute(_SOMEBODY_WAITS).first() is not None:
         tx.topics.add("jobs")
+
+
+_DROP_LEASE = sa.delete(leases).where(leases.c.job_id == sa.bindparam("dropped"))
 
 
 # -- the ways out of running -----------------------------------------------------------------------
@@ -564,17 +567,17 @@ def finish(
     require(tx, fence)
     row = _locked_row(tx, fence.job_id)
     tx.connection.execute(
-        sa.update(jobs)
-        .where(jobs.c.id == fence.job_id)
-        .values(
-            status=status.value,
-            ended=tx.clock(),
-            phase=Phase.RESULT.value,
-            error=error,
-            result=dict(result),
-            cause=_records.cause_json(cause),
-            metrics=dict(metrics),
-        )
+        _TAKE_JOB,
+        {
+            "taken": fence.job_id,
+            "status": status.value,
+            "ended": tx.clock(),
+            "phase": Phase.RESULT.value,
+            "error": error,
+            "result": dict(result),
+            "cause": _records.cause_json(cause),
+            "metrics": dict(metrics),
+        },
     )
     _drop_lease(tx, fence.job_id)
     _promote(tx, row.lock_name)
@@ -626,12 +629,13 @@ def _open_below(tx: Transaction, row: _Candidate) -> list[_Candidate]:
     return [_Candidate(*each) for each in rows]
 
 
+_LOCKED_ROW = sa.select(*_CANDIDATE).where(jobs.c.id == sa.bindparam("job_id")).with_for_update()
+
+
 def _locked_row(tx: Transaction, job_id: int, project: str | None = None) -> _Candidate:
     if not 0 < job_id <= _records.MAX_ID:
         raise _records.missing(job_id)
-    row = tx.connection.execute(
-        sa.select(*_CANDIDATE).where(jobs.c.id == job_id).with_for_update()
-    ).one_or_none()
+    row = tx.connection.execute(_LOCKED_ROW, {"job_id": job_id}).one_or_none()
     if row is None or project not in {None, row.project}:
         raise _records.missing(job_id)
     return _Candidate(*row)
