@@ -460,8 +460,11 @@ class Configurations:
     ) -> State:
         """The state of a configuration or of a row, in a branch."""
         head = self.head(component_id, config_id)
+        return self._state_of(head, row_id, self._development(branch))
+
+    def _state_of(self, head: Any, row_id: str | None, number: int | None) -> State:
         owner = head if row_id is None else self._row_head(head.key, row_id)
-        if (number := self._development(branch)) is not None:
+        if number is not None:
             of_this = self._in_branch(head.key, row_id, number)
             owner = self.connection.execute(sa.select(branch_states).where(of_this)).first()
             if owner is None:
@@ -494,27 +497,20 @@ class Configurations:
         """Replace a state, once for each `key`, and only when it has the version expected."""
         text = to_text(value, "state")
         head = self.head(component_id, config_id)
-<<<<<<< HEAD
-        before = self.state(component_id, config_id, row_id, branch)
-        of_this = sa.and_(
-            state_keys.c.configuration_key == head.key, state_keys.c.row_id == (row_id or "")
-        )
-=======
-        owner = head if row_id is None else self._row_head(head.key, row_id)
+        number = self._development(branch)
+        before = self._state_of(head, row_id, number)
         of_this = {"configuration_key": head.key, "row_id": row_id or ""}
->>>>>>> e8ecdfc (Make the statements of every job once)
         if key is not None:
             done = self.connection.execute(_STATE_KEY, {"key": key} | of_this)
             if done.first() is not None:
-                return State(from_text(owner.state), owner.state_version)
-        if expected_version is not None and expected_version != owner.state_version:
+                return before
+        if expected_version is not None and expected_version != before.version:
             raise Conflict(
-                f"The state of configuration {config_id} has version {owner.state_version}, not "
+                f"The state of configuration {config_id} has version {before.version}, not "
                 f"{expected_version}: another job has stored one meanwhile."
             )
-<<<<<<< HEAD
         values: dict[str, Any] = {"state": text, "state_version": before.version + 1}
-        if (number := self._development(branch)) is not None:
+        if number is not None:
             of_branch = self._in_branch(head.key, row_id, number)
             self.connection.execute(branch_states.delete().where(of_branch))
             self.connection.execute(
@@ -523,14 +519,7 @@ class Configurations:
                 )
             )
         elif row_id is None:
-            self.connection.execute(
-                configurations.update().where(configurations.c.key == head.key).values(**values)
-            )
-=======
-        values = {"state": text, "state_version": owner.state_version + 1}
-        if row_id is None:
             self.connection.execute(_UPDATE_HEAD, {"head": head.key} | values)
->>>>>>> e8ecdfc (Make the statements of every job once)
         else:
             self._update_row_head(head.key, row_id, **values)
         if key is not None:
@@ -540,11 +529,7 @@ class Configurations:
             self.connection.execute(
                 _INSERT_STATE_KEY, {"key": key, "written": self.author.now} | of_this
             )
-<<<<<<< HEAD
-        return self.state(component_id, config_id, row_id, branch)
-=======
-        return State(from_text(text), owner.state_version + 1)
->>>>>>> e8ecdfc (Make the statements of every job once)
+        return State(from_text(text), before.version + 1)
 
     # -- versions --------------------------------------------------------------------------------
 
