@@ -156,6 +156,14 @@ class TableBackend(ABC):
         With `definitions` it is a typed one, and its columns that they do not name take text.
         """
 
+    async def create_alias(self, scope: StorageScope, table_id: str, source_id: str) -> TableDetail:
+        """A new table in an existing bucket that shows another one and can only be read.
+
+        `Conflict` when it is there. A table cannot be dropped while an alias shows it. `InvalidInput`
+        where there are no aliases.
+        """
+        raise InvalidInput("Tables here have no aliases.", path="source_id")
+
     @abstractmethod
     async def drop_table(self, scope: StorageScope, table_id: str) -> None:
         """Remove a table with its data."""

@@ -71,6 +71,8 @@ class Details:
             self._drop(key)
 
     def _keep(self, key: tuple[str, str], found: BucketDetail | Known) -> None:
+        if isinstance(found, Known) and found.table.source is not None:
+            return  # an alias is another one whenever the table that it shows has changed
         if len(self._kept) >= _MOST:
             self._kept.clear()
         self._kept[key] = found

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
-from vaka.errors import ApplicationError, MappingFailed
+from vaka.errors import ApplicationError, InvalidInput, MappingFailed
 from vaka.models.storage import BucketDetail, ColumnDefinition, MetadataEntry, TableDetail
 from vaka_local import types
 from vaka_local.conditions import naive
@@ -46,6 +46,8 @@ class Table:
     definitions: tuple[ColumnDefinition, ...] = ()
     """One a column when the table is typed."""
     distribution_key: tuple[str, ...] = ()
+    source: str | None = None
+    """Id of the table that an alias shows; all but its names is that one's."""
 
     @property
     def layout(self) -> list[tuple[str, str]]:
@@ -64,6 +66,7 @@ class Table:
         self,
         metadata: Sequence[MetadataEntry],
         column_metadata: Mapping[str, tuple[MetadataEntry, ...]],
+        source: TableDetail | None = None,
     ) -> TableDetail:
         return TableDetail(
             id=self.id,
@@ -83,6 +86,8 @@ class Table:
             is_typed=bool(self.definitions),
             definitions=self.definitions,
             distribution_key=self.distribution_key,
+            is_alias=self.source is not None,
+            source=source,
         )
 
 
@@ -116,13 +121,39 @@ class Known:
 
 
 def find_table(session: Session, table_id: str) -> Table | None:
-    """The table of this id, or None."""
-    found = _tables(session, "WHERE id = ?", [table_id])
-    return found[0] if found else None
+    """The table of this id, or None.
+
+    Raises:
+        InvalidInput: it is an alias, and those can only be read.
+    """
+    found = find_readable(session, table_id)
+    if found is not None and found.source is not None:
+        raise InvalidInput(
+            f'The table "{table_id}" is an alias of "{found.source}" and can only be read. '
+            "Use that one.",
+            path="table_id",
+        )
+    return found
+
+
+def find_readable(session: Session, table_id: str) -> Table | None:
+    """The table or alias of this id, or None."""
+    for find in (_tables, _aliases):
+        if found := find(session, "WHERE id = ?", [table_id]):
+            return found[0]
+    return None
+
+
+def get_readable(session: Session, project: str, table_id: str) -> Table:
+    """The table or alias of this id, or `NotFound`."""
+    found = find_readable(session, table_id)
+    if found is None:
+        raise no_table(table_id, project)
+    return found
 
 
 def get_table(session: Session, project: str, table_id: str) -> Table:
-    """The table of this id, or `NotFound`."""
+    """The table of this id, or `NotFound`; an alias is `InvalidInput`."""
     found = find_table(session, table_id)
     if found is None:
         raise no_table(table_id, project)
@@ -130,10 +161,58 @@ def get_table(session: Session, project: str, table_id: str) -> Table:
 
 
 def tables(session: Session, bucket: str | None = None) -> list[Table]:
-    """All tables, or those of a bucket, by id."""
-    if bucket is None:
-        return _tables(session, "", [])
-    return _tables(session, "WHERE bucket = ?", [bucket])
+    """All tables and aliases, or those of a bucket, by id."""
+    where: tuple[str, list[object]] = ("", []) if bucket is None else ("WHERE bucket = ?", [bucket])
+    found = _tables(session, *where) + _aliases(session, *where)
+    return sorted(found, key=lambda table: table.id)
+
+
+def _aliases(session: Session, clause: str, parameters: Sequence[object]) -> list[Table]:
+    rows = session.rows(
+        f"SELECT id, bucket, name, source, created FROM {session.meta('aliases')} {clause}",
+        parameters,
+    )
+    if not rows:
+        return []
+    sources = {
+        table.id: table
+        for table in _tables(
+            session,
+            "WHERE id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
+            [[row[3] for row in rows]],
+        )
+    }
+    return [
+        replace(
+            sources[source],
+            id=alias,
+            bucket=bucket,
+            name=name,
+            display_name=name,
+            description="",
+            created=aware(created),
+            source=source,
+        )
+        for alias, bucket, name, source, created in rows
+    ]
+
+
+def new_alias(session: Session, alias: TableId, source: str, now: datetime) -> None:
+    """Describe an alias of a table."""
+    session.rows(
+        f"INSERT INTO {session.meta('aliases')} VALUES (?, ?, ?, ?, ?)",
+        [alias.whole, alias.bucket, alias.name, source, naive(now)],
+    )
+
+
+def aliases_of(session: Session, table_ids: Collection[str]) -> list[str]:
+    """Ids of the aliases of these tables that are not among them."""
+    rows = session.rows(
+        f"SELECT id FROM {session.meta('aliases')} "
+        "WHERE source IN (SELECT unnest(CAST(? AS VARCHAR[]))) ORDER BY id",
+        [list(table_ids)],
+    )
+    return [row[0] for row in rows if row[0] not in table_ids]
 
 
 def _tables(session: Session, clause: str, parameters: Sequence[object]) -> list[Table]:
@@ -165,17 +244,24 @@ def _tables(session: Session, clause: str, parameters: Sequence[object]) -> list
 
 def get_known(session: Session, project: str, table_id: str) -> Known:
     """The table of this id with all that is said of it, or `NotFound`."""
-    return describe(session, [get_table(session, project, table_id)])[0]
+    return describe(session, [get_readable(session, project, table_id)])[0]
 
 
 def describe(session: Session, found: Sequence[Table]) -> list[Known]:
     """Tables with their metadata."""
+    shown = [table.source for table in found if table.source is not None]
+    sources: dict[str, TableDetail] = {}
+    if shown:
+        clause = "WHERE id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
+        known = describe(session, _tables(session, clause, [shown]))
+        sources = {each.id: each.detail for each in known}
     entries = _metadata(session, [table.id for table in found])
     result = []
     for table in found:
         own = entries.get(table.id, {})
         columns = {name: own[name] for name in table.columns if name in own}
-        result.append(Known(table, table.detail(own.get("", ()), columns)))
+        source = sources[table.source] if table.source is not None else None
+        result.append(Known(table, table.detail(own.get("", ()), columns, source)))
     return result
 
 
@@ -347,9 +433,13 @@ def has_duplicates(session: Session, source: str, key: Sequence[str]) -> bool:
 
 
 def drop_table(session: Session, table: Table) -> None:
-    """Remove a table with all that is known of it but its import keys: what they say has happened."""
-    session.rows(f"DROP TABLE {session.table(table.stored_as)}")
-    for name, column in (("tables", "id"), ("metadata", "object_id")):
+    """Remove a table with all that is known of it but its import keys: what they say has happened.
+
+    Of an alias only itself goes.
+    """
+    if table.source is None:
+        session.rows(f"DROP TABLE {session.table(table.stored_as)}")
+    for name, column in (("tables", "id"), ("aliases", "id"), ("metadata", "object_id")):
         session.rows(
             f"DELETE FROM {session.meta(name)} WHERE {column} = ?",
             [table.id],

@@ -75,6 +75,16 @@ _MIGRATIONS: Final = (
     ALTER TABLE {META}.tables ADD COLUMN definitions VARCHAR;
     ALTER TABLE {META}.tables ADD COLUMN distribution_key VARCHAR[];
     """,
+    # 3: aliases, which show another table and have no data of their own
+    f"""
+    CREATE TABLE {META}.aliases (
+        id VARCHAR NOT NULL,
+        bucket VARCHAR NOT NULL,
+        name VARCHAR NOT NULL,
+        source VARCHAR NOT NULL,
+        created TIMESTAMP NOT NULL
+    );
+    """,
 )
 
 

@@ -104,6 +104,7 @@ class LocalTables(TableBackend):
                     "Only empty buckets can be deleted. There are "
                     f"{len(tables)} tables in the bucket."
                 )
+            _refuse_shown(session, [table.id for table in tables])
             for table in tables:
                 records.drop_table(session, table)
             records.drop_bucket(session, bucket_id)
@@ -153,10 +154,8 @@ class LocalTables(TableBackend):
 
         def create(session: Session) -> TableDetail:
             records.get_bucket(session, parsed.bucket)
-            if records.find_table(session, table_id) is not None:
-                raise Conflict(
-                    f'The table "{parsed.name}" already exists in the bucket "{parsed.bucket}".'
-                )
+            if records.find_readable(session, table_id) is not None:
+                raise _exists(parsed)
             table = records.new_table(
                 session,
                 parsed,
@@ -172,9 +171,25 @@ class LocalTables(TableBackend):
         async with self._alone_in_tables(scope, [table_id]):
             return await self._change(scope, create, [table_id])
 
+    async def create_alias(self, scope: StorageScope, table_id: str, source_id: str) -> TableDetail:
+        parsed = names.table_id(table_id)
+
+        def create(session: Session) -> TableDetail:
+            records.get_bucket(session, parsed.bucket)
+            records.get_table(session, scope.project, source_id)
+            if records.find_readable(session, table_id) is not None:
+                raise _exists(parsed)
+            records.new_alias(session, parsed, source_id, self._clock())
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id, source_id]):
+            return await self._change(scope, create, [table_id])
+
     async def drop_table(self, scope: StorageScope, table_id: str) -> None:
         def drop(session: Session) -> None:
-            records.drop_table(session, records.get_table(session, scope.project, table_id))
+            table = records.get_readable(session, scope.project, table_id)
+            _refuse_shown(session, [table_id])
+            records.drop_table(session, table)
 
         async with self._alone_in_tables(scope, [table_id]):
             await self._change(scope, drop, [table_id])
@@ -311,7 +326,7 @@ class LocalTables(TableBackend):
         self, scope: StorageScope, table_id: str, options: ExportOptions, target: Path
     ) -> ExportResult:
         def copy(session: Session, known: Table | None) -> ExportResult:
-            table = known or records.get_table(session, scope.project, table_id)
+            table = known or records.get_readable(session, scope.project, table_id)
             source = session.table(table.stored_as)
             is_text = table.definitions and options.file_type == "csv"
             text = types.as_text if is_text else quote
@@ -342,7 +357,7 @@ class LocalTables(TableBackend):
         limit = _PREVIEW if options.limit is None else options.limit
 
         def read(session: Session) -> tuple[tuple[str, ...], list[tuple[str | None, ...]]]:
-            table = records.get_table(session, scope.project, table_id)
+            table = records.get_readable(session, scope.project, table_id)
             source = session.table(table.stored_as)
             limited = replace(options, limit=limit)
             text = types.as_optional_text if table.definitions else quote
@@ -492,6 +507,18 @@ class LocalTables(TableBackend):
     ) -> AbstractAsyncContextManager[None]:
         """Nobody else writes to anything in this bucket."""
         return self._locks.hold(exclusive=[_bucket_lock(scope, bucket_id)])
+
+
+def _exists(table: names.TableId) -> Conflict:
+    return Conflict(f'The table "{table.name}" already exists in the bucket "{table.bucket}".')
+
+
+def _refuse_shown(session: Session, table_ids: Sequence[str]) -> None:
+    """Refuse to drop tables that aliases show which would stay."""
+    if aliases := records.aliases_of(session, table_ids):
+        raise Conflict(
+            f"There are aliases that show it: {names.quoted(aliases)}. Delete those first."
+        )
 
 
 def _bucket_lock(scope: StorageScope, bucket_id: str) -> str:

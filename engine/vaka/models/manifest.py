@@ -71,8 +71,8 @@ def input_table_manifest(
         "primary_key": list(table.primary_key),
         "distribution_key": [],
         "created": manifest_date(table.created),
-        "last_change_date": _date_or_none(table.last_change_date),
-        "last_import_date": _date_or_none(table.last_import_date),
+        "last_change_date": date_or_none(table.last_change_date),
+        "last_import_date": date_or_none(table.last_import_date),
     }
     if table.description:
         document["description"] = table.description
@@ -122,7 +122,8 @@ def _parse(tree: Object, root: str, data: bytes, format: Format, path: str) -> d
         ) from error
 
 
-def _date_or_none(moment: datetime | None) -> str | None:
+def date_or_none(moment: datetime | None) -> str | None:
+    """`manifest_date`, or None for None."""
     return None if moment is None else manifest_date(moment)
 
 

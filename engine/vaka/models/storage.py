@@ -99,6 +99,8 @@ class TableDetail:
     definitions: tuple[ColumnDefinition, ...] = ()
     """One a column, in their order, when `is_typed`; else none."""
     distribution_key: tuple[str, ...] = ()
+    source: TableDetail | None = None
+    """The table that an alias shows."""
 
 
 @dataclass(frozen=True, slots=True)

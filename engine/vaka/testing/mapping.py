@@ -71,6 +71,8 @@ class MappingBackendContract:
     itself (`has_types`, `loads_together`, `keeps_branches_apart`), or the class that inherits does.
     """
 
+    has_aliases: ClassVar[bool] = True
+    """Whether there can be aliases of tables; when False, making one must be refused."""
     has_parquet: ClassVar[bool] = True
     """Whether tables can be exported as Parquet; when False, it must be refused."""
 
@@ -627,6 +629,79 @@ class MappingBackendContract:
             with pytest.raises(MappingFailed):
                 await storage.load(bad, incremental=True, **options)
         assert await storage.rows() == before
+
+    # -- aliases ---------------------------------------------------------------------------------
+
+    async def test_an_alias_shows_another_table(self, storage: Storage) -> None:
+        """Unless `has_aliases` says that there are none."""
+        await storage.load(USERS, primary_key=("id",))
+        await storage.tables.create_bucket(storage.scope, "out", "shown")
+        alias = "out.c-shown.users"
+        create = storage.tables.create_alias(storage.scope, alias, TABLE)
+        if not self.has_aliases:
+            with pytest.raises(InvalidInput):
+                await create
+            return
+
+        made = await create
+
+        assert made == await storage.detail(alias)
+        source = await storage.detail()
+        assert (made.id, made.bucket, made.name) == (alias, "out.c-shown", "users")
+        assert (made.is_alias, made.source, source.is_alias) == (True, source, False)
+        assert (made.columns, made.primary_key) == (("id", "name"), ("id",))
+        assert await storage.rows(alias) == _parsed(USERS)
+        _, preview = await storage.tables.preview(storage.scope, alias, ExportOptions(limit=1))
+        assert len(preview) == 1
+        listed = await storage.tables.list_tables(storage.scope, "out.c-shown")
+        assert listed == [made]
+
+        await storage.tables.write_metadata(
+            storage.scope, alias, "me", {"k": "alias"}, {"name": {"k": "of the alias"}}
+        )
+        await storage.load("id,name\n4,Dora\n", incremental=True, primary_key=("id",))
+        await storage.tables.add_columns(storage.scope, TABLE, ["more"])
+        after, source = await storage.detail(alias), await storage.detail()
+        assert (after.columns, after.rows_count) == (("id", "name", "more"), 4)
+        assert after.last_import_date == source.last_import_date
+        assert [entry.value for entry in after.metadata] == ["alias"]
+        assert [entry.value for entry in after.column_metadata["name"]] == ["of the alias"]
+        assert (source.metadata, source.column_metadata) == ((), {})
+
+    async def test_an_alias_can_only_be_read(self, storage: Storage) -> None:
+        if not self.has_aliases:
+            return
+        await storage.load(USERS)
+        tables, scope, alias = storage.tables, storage.scope, "in.c-contract.alias"
+        await tables.create_alias(scope, alias, TABLE)
+
+        with pytest.raises(UserError):
+            await storage.load(USERS, table_id=alias)
+        for change in (
+            tables.delete_rows(scope, alias, None),
+            tables.add_columns(scope, alias, ["x"]),
+            tables.drop_column(scope, alias, "name"),
+            tables.set_primary_key(scope, alias, ["id"]),
+            tables.create_alias(scope, "in.c-contract.second", alias),
+        ):
+            with pytest.raises(UserError):
+                await change
+        for table_id in (TABLE, alias):
+            with pytest.raises(Conflict):
+                await tables.create_alias(scope, table_id, TABLE)
+        with pytest.raises(NotFound):
+            await tables.create_alias(scope, "in.c-contract.x", "in.c-contract.none")
+        with pytest.raises(NotFound):
+            await tables.create_alias(scope, "in.c-none.x", TABLE)
+        assert await storage.rows(alias) == await storage.rows() == _parsed(USERS)
+
+        with pytest.raises(Conflict):
+            await tables.drop_table(scope, TABLE)
+        await tables.drop_table(scope, alias)
+        assert await storage.rows() == _parsed(USERS)
+        await tables.create_alias(scope, alias, TABLE)
+        await tables.drop_bucket(scope, "in.c-contract", force=True)
+        assert await tables.list_tables(scope) == []
 
     # -- branches --------------------------------------------------------------------------------
 

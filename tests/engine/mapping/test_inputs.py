@@ -56,9 +56,14 @@ async def test_two_tables_arrive_with_their_manifests(desk: Desk) -> None:
             "id": table_id,
             "name": table_id.rpartition(".")[2],
             "displayName": table_id.rpartition(".")[2],
+            "lastImportDate": read["last_import_date"],
+            "lastChangeDate": read["last_change_date"],
             "columns": [{"name": "Id"}, {"name": "Name"}],
         }
-        for table_id in (TEST, OTHER)
+        for table_id, read in (
+            (TEST, manifest),
+            (OTHER, json.loads(desk.read("tables/test2.csv.manifest"))),
+        )
     ]
     assert result.rows == 4
     sizes = [
@@ -233,6 +238,40 @@ async def test_the_manifest_of_a_table_without_description_has_none(desk: Desk) 
     await desk.table(TEST, ROWS)
     await desk.stage_tables({"source": TEST})
     assert "description" not in json.loads(desk.read(f"tables/{TEST}.manifest"))
+
+
+@pytest.mark.scenario("mapping", 94)
+async def test_an_alias_is_read_as_a_table_is(desk: Desk) -> None:
+    await desk.table(TEST, ROWS, key=["Id"])
+    await desk.table("in.c-shown.other", [])
+    alias = "in.c-shown.alias"
+    await desk.backend.tables.create_alias(SCOPE, alias, TEST)
+    await desk.backend.tables.write_metadata(SCOPE, TEST, "me", {}, {"Name": {"k": "source"}})
+    item = {"source": alias, "destination": "t", "changed_since": "adaptive"}
+
+    first = await desk.stage_tables(item)
+
+    assert len(desk.read("tables/t").splitlines()) == 4
+    assert json.loads(desk.read("tables/t.manifest"))["id"] == alias
+    (told,) = (table.to_json() for table in first.tables)
+    assert (told["id"], told["sourceTableId"]) == (alias, TEST)
+    of_source = {"name": "Name", "metadata": [{"key": "k", "value": "source", "provider": "me"}]}
+    assert told["columns"] == [{"name": "Id"}, of_source]
+    # what it shows is new when the table behind it has something new
+    await desk.table(TEST, [("id9", "z")], key=["Id"], incremental=True)
+    await desk.backend.tables.write_metadata(SCOPE, alias, "me", {}, {"Id": {"k": "own"}})
+    second = await desk.stage_tables(item, state=adaptive(first.state))
+    assert desk.read("tables/t") == '"Id","Name"\n"id9","z"\n'
+    (told,) = (table.to_json() for table in second.tables)
+    own = {"name": "Id", "metadata": [{"key": "k", "value": "own", "provider": "me"}]}
+    assert told["columns"] == [own, {"name": "Name"}]
+    # and it is not written to
+    desk.write("tables/x.csv", '"Id","Name"\n"1","x"\n')
+    outputs = await desk.store({"source": "x.csv", "destination": alias})
+    assert outputs.errors == (
+        f'Failed to load table "{alias}": The table "{alias}" is an alias of "{TEST}" and can only '
+        "be read. Use that one.",
+    )
 
 
 @pytest.mark.scenario("mapping", 91)

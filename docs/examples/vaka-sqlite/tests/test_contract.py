@@ -13,6 +13,7 @@ from vaka.testing.mapping import MappingBackendContract
 class TestSqliteBackend(MappingBackendContract):
     """Everything that is asked of a mapping backend."""
 
+    has_aliases = False
     has_parquet = False
 
     @pytest.fixture
