@@ -444,9 +444,12 @@ class DockerRuntime(ContainerRuntime):
                     raise _lost(name)
                 if not state["Running"] and state["Status"] != "created":
                     seen = _exit(state)
-                    if seen.oom_killed or not data["HostConfig"]["Memory"]:
+                    if not data["HostConfig"]["Memory"]:
                         return seen
-                    return replace(seen, oom_killed=await self._ran_out(data["Id"], seen))
+                    if not await self._ran_out(data["Id"], seen):
+                        return seen
+                    peak = None if self._kernel is None else self._kernel.peak(data["Id"])
+                    return replace(seen, oom_killed=True, memory_peak_bytes=peak)
                 # not started yet: the next end is told from before it can happen
                 async with container.waiting(condition="next-exit") as ending:
                     if (await container.show())["State"]["Status"] == "created":
@@ -455,12 +458,14 @@ class DockerRuntime(ContainerRuntime):
             raise _lost(name) from error
 
     async def _ran_out(self, container_id: str, seen: ContainerExit) -> bool:
-        """Whether a container was killed for its memory, although its state does not say so.
+        """Whether a container was killed for its memory, even if its state does not say so.
 
         The daemon often learns of the kernel's deed after the container's end (20.10: one in ten, on a
         busy host), and then tells it as an event only, or not at all.
         """
         if self._kernel is not None and self._kernel.has_killed(container_id):
+            return True
+        if seen.oom_killed:
             return True
         if seen.exit_code != KILLED or seen.finished_at is None:
             return False

@@ -182,6 +182,8 @@ async def test_memory_that_was_masked_by_the_exit_code_is_still_told(
     ended = await run(runtime, spec)
 
     assert (ended.exit.exit_code, ended.exit.oom_killed) == (0, True)
+    # the kernel tells it, where its log may be read and not too many are killed at a time
+    assert ended.exit.memory_peak_bytes in (None, 16 << 20)
 
 
 async def test_many_containers_over_their_limit_are_all_told(
@@ -425,6 +427,7 @@ def test_the_kernels_log_tells_which_containers_it_killed() -> None:
     log = KernelLog(Path(f"/proc/self/fd/{read_end}"))
     try:
         os.write(write_end, b"6,1,1,-;eth0: link up\n")
+        os.write(write_end, b"6,1,1,-;memory: usage 16384kB, limit 16384kB, failcnt 23\n")
         os.write(
             write_end,
             b"6,2,2,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=x,mems_allowed=0,"
@@ -434,6 +437,7 @@ def test_the_kernels_log_tells_which_containers_it_killed() -> None:
         assert log.has_killed(killed)
         assert not log.has_killed(spared)
         assert log.has_killed(killed)
+        assert (log.peak(killed), log.peak(spared)) == (16 << 20, None)
     finally:
         log.close()
         os.close(read_end)
