@@ -124,6 +124,11 @@ class EngineConfig(Model):
     idempotency_age: Seconds = 86_400.0
     """How long an idempotency key names the job that was made with it."""
 
+    atomic_output: bool = False
+    """Whether all output tables of a job definition land in Storage together or none does, where the
+    configuration does not say (`runtime.atomic_output`). Components count on the tables that did not
+    fail being there, as each has always been loaded by itself."""
+
     @property
     def effective_store_url(self) -> str:
         return self.store_url or f"sqlite:///{self.home.absolute()}/vaka.db"

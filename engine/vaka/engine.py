@@ -238,6 +238,11 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             for part in (storage, catalog, runtime):
                 stack.push_async_callback(_close, part)
                 await part.open()
+            if config.atomic_output and not storage.loads_together:
+                raise ApplicationError(
+                    f'The Storage "{storage.backend_name}" cannot load several tables in one '
+                    "transaction, which the setting atomic_output asks for. Leave it out."
+                )
             services = Services(
                 config=config,
                 plugins=self.plugins,

@@ -34,12 +34,13 @@ from vaka.actors.stages import (
     container_spec,
     is_debug,
 )
+from vaka.actors.storing import is_atomic, storing_options
 from vaka.actors.verdicts import has_succeeded, raise_for_ending
 from vaka.datafolder import JobFolder
 from vaka.errors import EngineError, InvalidInput
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
-from vaka.mapping.outputs import OutputContext, store
+from vaka.mapping.outputs import no_atomic_output, store
 from vaka.masking import Masker
 from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
@@ -229,6 +230,8 @@ class DefinitionActor:
             for each in records.values()
         ):
             await trio.to_thread.run_sync(self._folder.drop_state)  # perhaps it was not any more
+        if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
+            raise no_atomic_output(self._services.storage)
         await self._tell(
             f"Running component {self._main.id} (row {self._index + 1} of {self._total})"
         )
@@ -715,17 +718,7 @@ class DefinitionActor:
             backend=self._services.storage,
             scope=self._scope,
             folder=self._folder,
-            context=OutputContext(
-                component_id=self._main.id,
-                config_id=unit.config_id,
-                row_id=unit.row_id,
-                run_id=self._job.record.run_id,
-                default_bucket=(
-                    configuration.default_bucket or self._main.default_bucket_id(unit.config_id)
-                ),
-                treat_values_as_null=configuration.treat_values_as_null,
-                format=self._main.configuration_format,
-            ),
+            **storing_options(self._services.config, self._job, unit, self._main),
             key=f"job-{self._job.record.id}-{self._index}",
             input_files=[InputFile.parse(item) for item in configuration.input_files],
             report=self._report,

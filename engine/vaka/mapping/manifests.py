@@ -50,9 +50,10 @@ def with_sanitised_columns(data: Mapping[str, Json], changes: dict[str, str]) ->
     result = dict(data)
     result["columns"] = [rename(name) for name in data["columns"]]
     # an empty name in a key is dropped later, with a warning of its own
-    result["primary_key"] = [
-        rename(name) if text(name).strip() else name for name in data["primary_key"]
-    ]
+    if "primary_key" in data:
+        result["primary_key"] = [
+            rename(name) if text(name).strip() else name for name in data["primary_key"]
+        ]
     metadata: dict[str, list[Json]] = {}
     for name, entries in data["column_metadata"].items():
         metadata.setdefault(rename(name), []).extend(entries)
@@ -69,7 +70,8 @@ def merge(
     Args:
         source: name of the table's data, for errors.
         manifest: normalised; None when there is none.
-        item: normalised; None when the mapping does not name the source.
+        item: normalised, and then it has a key, if only an empty one, that takes the place of the
+            manifest's; None when the mapping does not name the source.
 
     Raises:
         MappingFailed: the two do not go together.
@@ -81,7 +83,8 @@ def merge(
         for key, value in item.items():
             if key not in {"source", "primary_key"}:
                 _merge_key(merged, key, value)
-        _merge_primary_key(merged, item["primary_key"])
+        if "primary_key" in item:
+            _merge_primary_key(merged, item["primary_key"])
     try:
         result: dict[str, Json] = TABLE_MANIFEST.parse(merged, "table")
     except InvalidInput as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -31,6 +31,14 @@ from vaka.mapping.manifests import (
     with_sanitised_columns,
 )
 from vaka.mapping.results import Report, TableResult
+from vaka.mapping.slicing import check_slicing, not_sliced
+from vaka.mapping.types import (
+    check_structure,
+    definitions,
+    definitions_in_metadata,
+    with_types,
+)
+from vaka.models.component import DataTypesSupport
 from vaka.models.document import Format
 from vaka.models.manifest import SUFFIX, parse_file_manifest, parse_table_manifest
 from vaka.models.mapping import (
@@ -41,6 +49,7 @@ from vaka.models.mapping import (
     OutputTable,
 )
 from vaka.models.storage import (
+    ColumnDefinition,
     DeleteWhere,
     FileUpload,
     LoadResult,
@@ -73,6 +82,12 @@ class OutputContext:
     treat_values_as_null: tuple[str, ...] | None = None
     format: Format = "json"
     """Of the manifests."""
+    data_types: DataTypesSupport | None = None
+    """What types of columns are worth (`effective_support`); None: the project knows none."""
+    tags_staging: bool = False
+    """Whether the files that tables travel in carry the system tags."""
+    slices: bool = False
+    """Whether what mapping.md section 6.15 says of slicing holds; nothing is really cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,8 @@ class _File:
 
     source: Source
     options: FileOptions
+    kind: Literal["files", "tables"] = "files"
+    """The folder it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +126,7 @@ class _Table:
     primary_key: tuple[str, ...]
     key: str
     warnings: tuple[str, ...]
+    distribution_key: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -122,6 +140,8 @@ class _Loaded:
     """How it went with one table, or with all of a failed transaction."""
 
     result: TableResult | None = None
+    refused: str | None = None
+    """Why it was not even begun."""
     errors: list[str] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
@@ -140,7 +160,7 @@ async def store(
     input_files: Sequence[InputFile] = (),
     failed: bool = False,
     atomic: bool = False,
-    system_tags: bool = False,
+    table_files: FileOptions | None = None,
     parallel: int = PARALLEL,
     branch: JobBranch = PRODUCTION,
 ) -> Outputs:
@@ -149,15 +169,19 @@ async def store(
     `tables` and `files` are the mapping's items. Safe to repeat with the same `key`, which names the
     job and its definition, and the same folder: what has landed is skipped. With `atomic` all tables
     are loaded in one transaction. With `failed`, for a job that has failed, only tables with
-    `write_always` are stored. `system_tags` puts the tags of mapping.md section 7.4 on files. The
-    `input_files` get their `processed_tags` once everything is stored. `branch` is the one that the job
-    runs in; its objects are its own, in whatever way its Storage keeps branches.
+    `write_always` are stored. With `table_files` nothing becomes a table: what is in `out/tables` is
+    stored as files, with these options. The `input_files` get their `processed_tags` once everything
+    is stored. `branch` is the one that the job runs in; its objects are its own, in whatever way its
+    Storage keeps branches.
 
     Raises:
-        MappingFailed: outputs are not what mapping and manifests say, or a file cannot be stored; no
-            table was loaded.
-        InvalidInput: the same, for a manifest or something in the folder that cannot be taken.
+        MappingFailed: outputs are not what mapping and manifests say, or a file cannot be stored, and
+            no table was loaded; or Storage refused to begin a load, and others may have been loaded.
+        InvalidInput: outputs are not what they may be, for a manifest or something in the folder that
+            cannot be taken; or `atomic` is asked of a backend that cannot do it.
     """
+    if atomic and not backend.loads_together:
+        raise no_atomic_output(backend)
     await report("note", "debug", "Storing results.", {})
     await report("note", "debug", "Uploading output tables and files.", {})
     if context.default_bucket:
@@ -165,23 +189,30 @@ async def store(
     scope = branch.scope(scope)
     storage = _Storage(backend, scope, folder, context, report, branch)
     found = await trio.to_thread.run_sync(folder.sources, "tables")
-    prepared = _prepare_tables(found, tables, context, branch, key, failed=failed)
+    prepared: list[_Table] = []
     uploads: list[_File] = []
+    if table_files is None:
+        prepared = _prepare_tables(found, tables, context, branch, key, failed=failed)
+    elif not failed:
+        uploads = _prepare_table_files(found, table_files)
     if not failed:
         found = await trio.to_thread.run_sync(folder.sources, "files")
-        uploads = _prepare_files(found, files, context)
+        uploads = [*_prepare_files(found, files, context), *uploads]
     await storage.check_buckets(prepared)
     planned = await in_parallel(
         parallel, lambda _, table: storage.plan(table, failed=failed), prepared
     )
     plans = [plan for plan in planned if plan is not None]
-    tags = _system_tags(context) if system_tags else ()
+    tags = _system_tags(context) if uploads else ()
     stored = await in_parallel(parallel, lambda _, file: storage.upload(file, tags, key), uploads)
     if atomic:
         loaded = await storage.load(plans) if plans else []
     else:
         loaded = await _load_each(storage, plans, parallel)
     errors = tuple(error for each in loaded for error in each.errors)
+    refused = [each.refused for each in loaded if each.refused is not None]
+    if refused:
+        raise MappingFailed("\n".join([*refused, *errors]))
     if not failed and not errors:
         await tag_processed(input_files, backend=backend, scope=scope, branch=branch)
     return Outputs(
@@ -239,6 +270,8 @@ def _prepare_tables(
         joined: Sequence[OutputTable | None] = by_source.get(source.name) or [None]
         for each in joined:
             try:
+                if context.slices:
+                    check_slicing(source.name, joined)
                 table = _prepare_table(source, manifest, each, context, branch, keys)
             except MappingFailed:
                 if not failed:
@@ -287,13 +320,25 @@ def _prepare_table(
     target = branch.table(target)
     if warning is not None:
         warnings.append(warning)
-    key = data["primary_key"]
+    key, distribution_key = data["primary_key"], data["distribution_key"]
     if data["schema"]:
         key = [column["name"] for column in data["schema"] if column["primary_key"]]
-    check_columns(source.name, data)
+        distribution_key = [
+            column["name"] for column in data["schema"] if column["distribution_key"]
+        ]
     primary_key = key_columns(key, warnings)
+    distribution_key = key_columns(distribution_key, warnings)
+    check_columns(source.name, data)
+    if context.data_types is not None:
+        data = with_types(data, context.data_types)
     table = _Table(
-        source, target, data, primary_key, keys.next(source.name, target), tuple(warnings)
+        source,
+        target,
+        data,
+        primary_key,
+        keys.next(source.name, target),
+        tuple(warnings),
+        distribution_key,
     )
     if source.is_folder and not table.columns:
         raise MappingFailed(
@@ -343,7 +388,36 @@ def _prepare_files(
     return files
 
 
+def _prepare_table_files(found: Sources, options: FileOptions) -> list[_File]:
+    """Every table that is to be a file. A sliced one is not, and its manifest counts as an orphan."""
+    folders = {source.name for source in found.entries if source.is_folder}
+    orphans = [
+        *found.orphans,
+        *(
+            f"{source.name}{SUFFIX}"
+            for source in found.entries
+            if source.is_folder and source.manifest is not None
+        ),
+    ]
+    if orphans:
+        raise MappingFailed(f"Found orphaned table manifest: {_listed(orphans)}")
+    return [
+        _File(source, options, "tables") for source in found.entries if source.name not in folders
+    ]
+
+
+def no_atomic_output(backend: MappingBackend) -> InvalidInput:
+    """What is wrong when all tables of a job are to land together, and cannot."""
+    return InvalidInput(
+        f'The Storage "{backend.backend_name}" cannot load several tables in one transaction, which '
+        "atomic_output asks for. Leave it out, or use a Storage that can.",
+        path="runtime.atomic_output",
+    )
+
+
 def _system_tags(context: OutputContext) -> tuple[str, ...]:
+    if not context.component_id:
+        raise ApplicationError("Component Id must be set")
     tags = [
         f"componentId: {context.component_id}",
         f"configurationId: {context.config_id or ''}",
@@ -364,6 +438,8 @@ class _Plan:
     table: _Table
     load: TableLoad
     bucket_is_new: bool
+    is_new: bool
+    """Whether there is no such table yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,11 +466,12 @@ class _Storage:
         )
         with ExitStack() as stack:
             opened = await trio.to_thread.run_sync(
-                stack.enter_context, self.folder.opened("files", file.source)
+                stack.enter_context, self.folder.opened(file.kind, file.source)
             )
+            kind = "file" if file.kind == "files" else "table file"
             try:
                 stored = await self.backend.files.upload(
-                    self.scope, upload, opened.paths[0], import_key=import_key(key, "file", name)
+                    self.scope, upload, opened.paths[0], import_key=import_key(key, kind, name)
                 )
             except UserError as error:
                 raise MappingFailed(
@@ -427,6 +504,7 @@ class _Storage:
         data, columns = table.data, table.columns
         try:
             deletions = () if before is None else _deletions(before.id, data)
+            defined = self._definitions(table, before)
         except MappingFailed:
             if failed:
                 return None
@@ -456,8 +534,44 @@ class _Storage:
             treat_values_as_null=treat_as_null,
             delete_where=deletions,
             import_key=table.key,
+            definitions=defined,
+            distribution_key=() if before is not None else table.distribution_key,
+            staging_tags=self._staging_tags(data),
         )
-        return _Plan(table, load, bucket_is_new)
+        return _Plan(table, load, bucket_is_new, before is None)
+
+    def _definitions(
+        self, table: _Table, before: TableDetail | None
+    ) -> tuple[ColumnDefinition, ...]:
+        """Types of columns that the load is to know: a schema's, else those of new columns."""
+        if self.context.data_types is None or (before is not None and not before.is_typed):
+            if before is not None and self.context.data_types is not None and table.data["schema"]:
+                check_structure(before, definitions(table.data, self.backend.backend_name))
+            return ()
+        if table.data["schema"]:
+            defined = self._typed(table, definitions(table.data, self.backend.backend_name))
+            if before is not None:
+                check_structure(before, defined)
+            return defined
+        if before is None:
+            return ()
+        said = definitions_in_metadata(table.data)
+        return self._typed(table, [each for each in said if each.name not in before.columns])
+
+    def _typed(
+        self, table: _Table, columns: Sequence[ColumnDefinition]
+    ) -> tuple[ColumnDefinition, ...]:
+        try:
+            return tuple(map(self.backend.tables.typed, columns))
+        except InvalidInput as error:
+            name = table.destination.rpartition(".")[2]
+            raise MappingFailed(
+                f'Cannot create table "{name}" definition in Storage API: {error.message}'
+            ) from error
+
+    def _staging_tags(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        system = _system_tags(self.context) if self.context.tags_staging else ()
+        return tuple(dict.fromkeys((*map(text, data["tags"]), *system)))
 
     async def _table(self, table_id: str) -> TableDetail | None:
         try:
@@ -476,8 +590,8 @@ class _Storage:
         """Load tables in one transaction: all land, or none; how it went with each."""
         outcome = [_Loaded() for _ in plans]
         with ExitStack() as stack:
+            loads: list[TableLoad] = []
             try:
-                loads: list[TableLoad] = []
                 for plan, loaded in zip(plans, outcome, strict=True):
                     source = plan.table.source
                     await self.report(
@@ -487,14 +601,37 @@ class _Storage:
                         stack.enter_context, self.folder.opened("tables", source)
                     )
                     loaded.bytes = opened.size
+                    if self.context.slices and (
+                        warning := not_sliced(
+                            source, has_manifest=source.manifest is not None, size=opened.size
+                        )
+                    ):
+                        await self.report("note", "warn", warning, {})
                     loads.append(replace(plan.load, paths=opened.paths))
+            except UserError as error:
+                return [_Loaded(errors=[_failure(plans, error)])]
+            try:
                 results = await self.backend.tables.load(self.scope, loads)
             except UserError as error:
-                ids = ", ".join(dict.fromkeys(plan.load.table_id for plan in plans))
-                return [_Loaded(errors=[f'Failed to load table "{ids}": {error.message}'])]
+                return [await self._unloaded(plans, error)]
         for plan, loaded, result in zip(plans, outcome, results, strict=True):
             await self._finish(plan, loaded, result)
         return outcome
+
+    async def _unloaded(self, plans: Sequence[_Plan], error: UserError) -> _Loaded:
+        """What to say of a load that has changed nothing."""
+        if len(plans) > 1 or isinstance(error, MappingFailed):
+            for plan in plans:
+                if plan.is_new:
+                    table_id = plan.load.table_id
+                    await self.report(
+                        "note", "warn", f'Failed to load table "{table_id}". Dropping table.', {}
+                    )
+            return _Loaded(errors=[_failure(plans, error)])
+        table_id = plans[0].load.table_id
+        if isinstance(error, InvalidInput) and error.path.startswith("delete_where"):
+            return _Loaded(refused=_no_deletion(table_id, error))
+        return _Loaded(refused=f"{error.message} [{table_id}]")
 
     async def _finish(self, plan: _Plan, loaded: _Loaded, result: LoadResult) -> None:
         """Write metadata and tell: the data are stored, whatever goes wrong from here on."""
@@ -587,9 +724,21 @@ def _deletions(table_id: str, data: Mapping[str, Any]) -> tuple[DeleteWhere, ...
     try:
         return rows_to_delete(data, datetime.now(UTC))
     except InvalidInput as error:
-        raise MappingFailed(
-            f'Cannot delete rows from table "{table_id}" in Storage: {error.message}'
-        ) from error
+        raise MappingFailed(_no_deletion(table_id, error)) from error
+
+
+def _no_deletion(table_id: str, error: UserError) -> str:
+    return f'Cannot delete rows from table "{table_id}" in Storage: {error.message}'
+
+
+def _failure(plans: Sequence[_Plan], error: UserError) -> str:
+    ids = list(dict.fromkeys(plan.load.table_id for plan in plans))
+    if len(ids) == 1:
+        return f'Failed to load table "{ids[0]}": {error.message}'
+    return (
+        f"Failed to load tables {_listed(ids)}, of which none was changed because atomic_output is "
+        f"set: {error.message}"
+    )
 
 
 def _says(metadata: Sequence[MetadataEntry], keys: Mapping[str, str]) -> bool:

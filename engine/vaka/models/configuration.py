@@ -205,6 +205,7 @@ _RUNTIME: Final = Object(
         "image_tag": Scalar(default=None),
         "process_timeout": Anything(default=None, rules=(_positive_or_null,)),
         "use_file_storage_only": Anything(default=None),
+        "atomic_output": Bool(),
         "backend": Object(
             extra="drop",
             children={
@@ -308,6 +309,8 @@ class Runtime:
     workspace_credentials: Mapping[str, Json] | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
     """Every other key, such as `parallelism`."""
+    atomic_output: bool | None = None
+    """Whether all tables of a definition land together or none does; None is the engine's setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +370,11 @@ class JobConfiguration:
         return text(self.output.get("default_bucket")) or None
 
     @property
+    def data_type_support(self) -> str | None:
+        """`none`, `hints` or `authoritative`; None is what the component's definition says."""
+        return text(self.output.get("data_type_support")) or None
+
+    @property
     def treat_values_as_null(self) -> tuple[str, ...] | None:
         """Values that become null when a table is loaded; None when nothing is said about it."""
         values = self.output.get("treat_values_as_null")
@@ -403,6 +411,7 @@ class JobConfiguration:
             backend_context=text(backend.get("context")) or None,
             workspace_credentials=backend.get("workspace_credentials"),
             extra={key: value for key, value in data.items() if key not in _RUNTIME.children},
+            atomic_output=data.get("atomic_output"),
         )
 
     def config_file(

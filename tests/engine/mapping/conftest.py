@@ -1,5 +1,6 @@
 import csv
 import gzip
+import inspect
 import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import pytest
 import vaka_local
 from vaka.datafolder import JobFolder
 from vaka.errors import NotFound
-from vaka.hooks import MappingBackend
+from vaka.hooks import FileBackend, MappingBackend, TableBackend
 from vaka.mapping import InputFiles, InputTables, OutputContext, Outputs, store
 from vaka.mapping.inputs import stage_files, stage_tables
 from vaka.models.event import Level
@@ -174,6 +175,58 @@ class Desk:
         """A fresh folder and nothing told, as for a new job."""
         self.folder.create()
         self.reports.told.clear()
+
+
+class Watched(MappingBackend):
+    """A backend that counts calls, and does something before or after one of them."""
+
+    def __init__(self, backend: MappingBackend) -> None:
+        self._backend = backend
+        self.calls: list[tuple[str, tuple[Any, ...], Any]] = []
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
+        self.together = True
+        self.running = 0
+        self.most = 0
+
+    @property
+    def loads_together(self) -> bool:
+        return self.together
+
+    @property
+    def tables(self) -> TableBackend:
+        return _Watch(self, self._backend.tables)  # type: ignore[return-value]
+
+    @property
+    def files(self) -> FileBackend:
+        return _Watch(self, self._backend.files)  # type: ignore[return-value]
+
+
+class _Watch:
+    def __init__(self, owner: Watched, target: Any) -> None:
+        self._owner = owner
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        if not inspect.iscoroutinefunction(getattr(self._target, name)):
+            return getattr(self._target, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            owner = self._owner
+            if name in owner.before:
+                await owner.before[name](*args)
+            owner.running += 1
+            owner.most = max(owner.most, owner.running)
+            try:
+                result = await getattr(self._target, name)(*args, **kwargs)
+            finally:
+                owner.running -= 1
+            owner.calls.append((name, args[1:], result))
+            if name in owner.after:
+                await owner.after[name](*args)
+            return result
+
+        return call
 
 
 def csv_of(rows: Sequence[Sequence[str]]) -> str:

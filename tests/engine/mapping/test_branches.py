@@ -418,9 +418,7 @@ async def test_files_of_a_branch_carry_its_tags_or_are_in_the_branch(
     desk: Desk, branch: JobBranch, scope: StorageScope, prefix: str
 ) -> None:
     desk.write("files/f", "x")
-    outputs = await desk.store(
-        files=[{"source": "f", "tags": ["chart", "other"]}], branch=branch, system_tags=True
-    )
+    outputs = await desk.store(files=[{"source": "f", "tags": ["chart", "other"]}], branch=branch)
     (file,) = await desk.backend.files.list_files(scope, FileQuery())
     assert outputs.files == (file.id,)
     tags = ["chart", "other", "componentId: keboola.demo", "configurationId: 42", "runId: 7.8"]

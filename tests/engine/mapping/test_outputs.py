@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import trio
-from tests.engine.mapping.conftest import CONTEXT, SCOPE, Desk, csv_of, values
+from tests.engine.mapping.conftest import CONTEXT, SCOPE, Desk, Watched, csv_of, values
 
 from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, UserError
-from vaka.hooks import FileBackend, MappingBackend, TableBackend
 from vaka.mapping import OutputContext
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration
@@ -219,12 +218,18 @@ async def test_hidden_files_are_not_outputs(desk: Desk) -> None:
     assert (outputs.tables, outputs.files) == ((), ())
 
 
-async def test_a_table_name_that_storage_refuses_fails_that_table(desk: Desk) -> None:
+@pytest.mark.scenario("mapping", 238)
+async def test_a_load_that_storage_does_not_begin_is_told_with_its_table(desk: Desk) -> None:
     desk.write("tables/a b?.csv", CSV)
-    outputs = await desk.store(context=IN_BUCKET)
-    assert outputs.tables == ()
-    (error,) = outputs.errors
-    assert error.startswith('Failed to load table "out.c-b.a b?": ')
+    desk.write("tables/bad.csv", "")
+    desk.write("tables/good.csv", CSV)
+    with pytest.raises(MappingFailed) as caught:
+        await desk.store(context=IN_BUCKET)
+    refused, failed = caught.value.message.split("\n")
+    assert refused.startswith('Invalid table name "a b?": ')
+    assert refused.endswith(" [out.c-b.a b?]")
+    assert failed.startswith('Failed to load table "out.c-b.bad": ')
+    assert await desk.has_table("out.c-b.good")
 
 
 # -- content ---------------------------------------------------------------------------------------
@@ -278,6 +283,27 @@ async def test_elements_of_delete_where_delete_by_themselves(desk: Desk) -> None
     await desk.table(TABLE, [("1", "keep"), ("1", "go"), ("2", "go"), ("3", "keep"), ("4", "go")])
     await desk.store(item, key="job-2")
     assert await desk.rows(TABLE) == [("1", "keep"), ("4", "go"), ("new", "new")]
+
+
+@pytest.mark.scenario("mapping", 186)
+@pytest.mark.parametrize(
+    "deletion",
+    [
+        {"delete_where": [{"where_filters": [{"column": "Nope", "values_from_set": ["1"]}]}]},
+        {"delete_where_column": "Nope", "delete_where_values": ["1"]},
+    ],
+)
+async def test_a_deletion_that_storage_refuses_is_told_as_one(
+    desk: Desk, deletion: dict[str, Any]
+) -> None:
+    await desk.table(TABLE, ROWS)
+    desk.write("tables/t.csv", csv_of([HEADER, ("new", "new")]))
+    item = {"source": "t.csv", "destination": TABLE, "incremental": True, **deletion}
+    with pytest.raises(MappingFailed) as caught:
+        await desk.store(item)
+    assert caught.value.message.startswith(f'Cannot delete rows from table "{TABLE}" in Storage: ')
+    assert "Nope" in caught.value.message
+    assert await desk.rows(TABLE) == sorted(ROWS)
 
 
 async def test_a_deletion_with_a_date_that_is_none_stores_nothing(desk: Desk) -> None:
@@ -335,6 +361,26 @@ async def test_a_new_column_is_added(desk: Desk) -> None:
     assert (await desk.backend.tables.table(SCOPE, TABLE)).columns == ("Id", "Name", "City")
 
 
+@pytest.mark.scenario("mapping", 173)
+async def test_new_columns_of_slices_are_added_before_the_load(desk: Desk) -> None:
+    await desk.table(TABLE, [("1", "one")])
+    desk.write("tables/t/part1", csv_of([("2", "two", "Brno")]))
+    desk.write("tables/t/part2", csv_of([("3", "three", "Praha")]))
+    item = {
+        "source": "t",
+        "destination": TABLE,
+        "columns": ["Id", "Name", "City"],
+        "incremental": True,
+    }
+    await desk.store(item)
+    assert (await desk.backend.tables.table(SCOPE, TABLE)).columns == ("Id", "Name", "City")
+    assert await desk.rows(TABLE) == [
+        ("1", "one", ""),
+        ("2", "two", "Brno"),
+        ("3", "three", "Praha"),
+    ]
+
+
 async def test_failures_of_several_tables_come_together(desk: Desk) -> None:
     for name in ("a", "b", "good"):
         await desk.table(f"out.c-b.{name}", ROWS)
@@ -357,11 +403,22 @@ async def test_a_column_that_comes_twice_is_refused(desk: Desk) -> None:
     )
 
 
-async def test_a_row_with_too_many_fields_leaves_no_table(desk: Desk) -> None:
+@pytest.mark.scenario("mapping", 176)
+async def test_a_row_with_too_many_fields_leaves_no_new_table(desk: Desk) -> None:
     desk.write("tables/t.csv", csv_of([HEADER, ("1", "2"), ("1", "2", "3")]))
-    outputs = await desk.store({"source": "t.csv", "destination": TABLE})
-    assert len(outputs.errors) == 1
+    item = {"source": "t.csv", "destination": TABLE}
+    outputs = await desk.store(item)
+    (error,) = outputs.errors
+    assert error.startswith(f'Failed to load table "{TABLE}": ')
     assert not await desk.has_table(TABLE)
+    assert desk.reports.warnings == [f'Failed to load table "{TABLE}". Dropping table.']
+
+    desk.reports.told.clear()
+    await desk.table(TABLE, ROWS)
+    outputs = await desk.store(item, key="job-2-0")
+    assert len(outputs.errors) == 1
+    assert await desk.rows(TABLE) == sorted(ROWS)
+    assert desk.reports.warnings == []
 
 
 @pytest.mark.scenario("mapping", 179)
@@ -700,7 +757,6 @@ async def test_options_of_a_file_come_from_mapping_else_manifest_else_nowhere(de
             {"source": "file2", "tags": ["lost"]},
             {"source": "file2", "tags": ["a", "yyy"], "is_public": False},
         ],
-        system_tags=True,
     )
     files = await stored_files(desk)
     own = ["componentId: keboola.demo", "configurationId: 42", "runId: 7.8"]
@@ -720,12 +776,6 @@ async def test_options_of_a_file_come_from_mapping_else_manifest_else_nowhere(de
     assert files["file3"].max_age_days is None
     assert files["file4"].max_age_days is not None
     assert sorted(outputs.files) == sorted(file.id for file in files.values())
-
-
-async def test_system_tags_are_left_out_unless_asked_for(desk: Desk) -> None:
-    desk.write("files/f", "x")
-    await desk.store()
-    assert (await stored_files(desk))["f"].tags == ()
 
 
 @pytest.mark.scenario("mapping", 222)
@@ -838,50 +888,6 @@ class Crash(BaseException):
     """The end of the process, as far as the code under test can tell."""
 
 
-class Watched(MappingBackend):
-    """A backend that counts calls, and does something before or after one of them."""
-
-    def __init__(self, backend: MappingBackend) -> None:
-        self._backend = backend
-        self.calls: list[tuple[str, tuple[Any, ...], Any]] = []
-        self.before: dict[str, Any] = {}
-        self.after: dict[str, Any] = {}
-        self.running = 0
-        self.most = 0
-
-    @property
-    def tables(self) -> TableBackend:
-        return _Watch(self, self._backend.tables)  # type: ignore[return-value]
-
-    @property
-    def files(self) -> FileBackend:
-        return _Watch(self, self._backend.files)  # type: ignore[return-value]
-
-
-class _Watch:
-    def __init__(self, owner: Watched, target: Any) -> None:
-        self._owner = owner
-        self._target = target
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            owner = self._owner
-            if name in owner.before:
-                await owner.before[name](*args)
-            owner.running += 1
-            owner.most = max(owner.most, owner.running)
-            try:
-                result = await getattr(self._target, name)(*args, **kwargs)
-            finally:
-                owner.running -= 1
-            owner.calls.append((name, args[1:], result))
-            if name in owner.after:
-                await owner.after[name](*args)
-            return result
-
-        return call
-
-
 @pytest.mark.parametrize("call", ["upload", "load", "write_metadata", "bucket", "table"])
 @pytest.mark.parametrize("atomic", [False, True])
 async def test_a_crash_after_any_call_and_a_repetition_store_everything_once(
@@ -951,8 +957,12 @@ async def test_atomic_outputs_land_together_or_not_at_all(desk: Desk) -> None:
     desk.write("tables/bad.csv", "")
     outputs = await desk.store(context=IN_BUCKET, atomic=True, key="1")
     (error,) = outputs.errors
-    assert error.startswith('Failed to load table "out.c-b.bad, out.c-b.good": ')
+    assert error == (
+        'Failed to load tables "out.c-b.bad", "out.c-b.good", of which none was changed because '
+        'atomic_output is set: Table "out.c-b.bad": There are no data in import file'
+    )
     assert not await desk.has_table("out.c-b.good")
+    assert outputs.tables == ()
 
     desk.write("tables/bad.csv", CSV)
     outputs = await desk.store(context=IN_BUCKET, atomic=True, key="2")

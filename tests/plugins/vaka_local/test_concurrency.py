@@ -267,12 +267,15 @@ async def main():
     storage = LocalStorage(home)
     await storage.open()
     await storage.tables.list_buckets(StorageScope("1"))
-    if where == "before":
+    if where in {"before", "together"}:
         Session.commit = lambda self: stop()
     elif where == "during":
         print("here", flush=True)
     load = TableLoad("in.c-main.a", (path,), primary_key=("id",), import_key="job-1")
-    await storage.tables.load(StorageScope("1"), [load])
+    loads = [load]
+    if where == "together":
+        loads.insert(0, TableLoad("in.c-main.b", (path,), import_key="job-1"))
+    await storage.tables.load(StorageScope("1"), loads)
     stop()
 
 trio.run(main)
@@ -350,6 +353,25 @@ async def test_a_load_that_was_killed_anywhere_is_whole_or_not_there(
     await trio.to_thread.run_sync(killed, home, path, "during", delay)
 
     assert await after_death(home) in [(1, False), (200_000, True)]
+
+
+async def test_tables_of_one_load_that_was_killed_are_all_as_before(
+    home: Path, tmp_path: Path
+) -> None:
+    path = await prepared(home, tmp_path)
+
+    await trio.to_thread.run_sync(killed, home, path, "together")
+
+    storage = LocalStorage(home)
+    await storage.open()
+    try:
+        assert [table.id for table in await storage.tables.list_tables(SCOPE)] == [A]
+        loads = [TableLoad(table, (path,), import_key="job-1") for table in (B, A)]
+        results = await storage.tables.load(SCOPE, loads)
+        assert [result.repeated for result in results] == [False, False]
+        assert len(await values(storage, B)) == len(await values(storage, A)) == 10_000
+    finally:
+        await storage.aclose()
 
 
 # -- locks ---------------------------------------------------------------------------------------
