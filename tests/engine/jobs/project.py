@@ -68,6 +68,7 @@ class Project:
         digests: tuple[str, ...] = (),
         script: Callable[[ContainerSpec], Script] | None = None,
         data: Mapping[str, Any] | None = None,
+        types: str = "none",
         **play: Any,
     ) -> str:
         """Register a component whose containers write `writes` below /data; its image."""
@@ -99,6 +100,7 @@ class Project:
                 "type": "other",
                 "name": component_id,
                 "features": list(features),
+                "dataTypesConfiguration": {"dataTypesSupport": types},
                 "data": {
                     "definition": {"type": "dockerhub", "uri": uri, "tag": "1"},
                     **(data or {}),
