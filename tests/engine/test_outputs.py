@@ -127,6 +127,7 @@ async def test_what_else_goes_wrong_in_a_job_that_fails_does_not_hide_why(
     assert (outcome.error, outcome.message) == ("user", "the reason")
 
 
+@pytest.mark.scenario("mapping", 237)
 async def test_a_source_that_is_missing_fails_a_job_that_did_its_work(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine
 ) -> None:
@@ -139,6 +140,8 @@ async def test_a_source_that_is_missing_fails_a_job_that_did_its_work(
         outcome = await run(engine, configuration)
         assert await tables(engine) == ["in.c-b.source"]
     assert (outcome.error, outcome.message) == ("user", 'Table sources not found: "table.csv"')
+    (read,) = outcome.result["input"]["tables"]
+    assert read["id"] == "in.c-b.source"
 
 
 @pytest.mark.scenario("mapping", 175)

@@ -180,6 +180,8 @@ class DefinitionActor:
         stages_outputs = "none" not in {self._main.staging_input, self._main.staging_output}
         if stages_outputs and not unit.configuration.default_bucket:
             self._main.default_bucket_id(unit.config_id)
+        if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
+            raise no_atomic_output(self._services.storage)
         self._hide(self._state.component, *(stage.document for stage in self._stages))
 
     def stop(self) -> None:
@@ -230,8 +232,6 @@ class DefinitionActor:
             for each in records.values()
         ):
             await trio.to_thread.run_sync(self._folder.drop_state)  # perhaps it was not any more
-        if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
-            raise no_atomic_output(self._services.storage)
         await self._tell(
             f"Running component {self._main.id} (row {self._index + 1} of {self._total})"
         )

@@ -8,9 +8,10 @@ key that makes it count once. So a repeated call, after any crash, ends where an
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -644,11 +645,9 @@ class _Storage:
             loaded.result = TableResult.of(detail, imported_rows=result.imported_rows)
             failures = await self._write_metadata(plan, detail, result)
         except UserError as error:
-            failures = [error.message]
+            failures = [_Refusal(error.message, table_id)]
         if failures:
-            loaded.errors.append(
-                f'Failed to update metadata for table "{table_id}": {", ".join(failures)}'
-            )
+            loaded.errors.append(_unsaid(table_id, failures))
         await self.report(
             "output.table",
             "info",
@@ -665,7 +664,7 @@ class _Storage:
 
     async def _write_metadata(
         self, plan: _Plan, detail: TableDetail, result: LoadResult
-    ) -> list[str]:
+    ) -> list[_Refusal]:
         """Say who made and changed what, and what the author says of it; return what was refused."""
         tables, data = self.backend.tables, plan.table.data
         bucket = await tables.bucket(self.scope, detail.bucket)
@@ -698,12 +697,14 @@ class _Storage:
             )
             for start in range(0, len(names), _METADATA_COLUMNS)
         ]
-        failures: list[str] = []
+        failures: list[_Refusal] = []
         for object_id, provider, metadata, by_column in writes:
             try:
                 await tables.write_metadata(self.scope, object_id, provider, metadata, by_column)
             except UserError as error:
-                failures.append(error.message)
+                failures.append(
+                    _Refusal(error.message, object_id, provider, tuple(by_column or ()))
+                )
         return failures
 
     def _actor(self, verb: str) -> dict[str, str]:
@@ -729,6 +730,29 @@ def _deletions(table_id: str, data: Mapping[str, Any]) -> tuple[DeleteWhere, ...
 
 def _no_deletion(table_id: str, error: UserError) -> str:
     return f'Cannot delete rows from table "{table_id}" in Storage: {error.message}'
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Metadata that Storage did not take."""
+
+    message: str
+    id: str
+    provider: str = ""
+    columns: tuple[str, ...] = ()
+
+
+def _unsaid(table_id: str, refusals: Sequence[_Refusal]) -> str:
+    """What to say of a table whose data are stored, and not all that is said of it."""
+    messages = ", ".join(dict.fromkeys(each.message for each in refusals))
+    details = [
+        {key: value for key, value in asdict(each).items() if value and key != "message"}
+        for each in refusals
+    ]
+    return (
+        f'Failed to update metadata for table "{table_id}": {messages} '
+        f"({json.dumps(details, ensure_ascii=False)})"
+    )
 
 
 def _failure(plans: Sequence[_Plan], error: UserError) -> str:

@@ -714,18 +714,26 @@ async def test_metadata_of_many_columns_are_all_there(desk: Desk) -> None:
     assert [len(args[-1]) for args in written] == [100, 100, 5]
 
 
+@pytest.mark.scenario("mapping", 208)
 async def test_refused_metadata_are_told_and_the_data_stay(desk: Desk) -> None:
     desk.write("tables/t.csv", CSV)
     outputs = await desk.store(
         {
             "source": "t.csv",
             "destination": TABLE,
+            "metadata": [{"key": "k" * 300, "value": "too long"}],
             "column_metadata": {"Nope": [{"key": "c", "value": "d"}]},
         }
     )
     (error,) = outputs.errors
-    assert error.startswith(f'Failed to update metadata for table "{TABLE}": ')
-    assert "Nope" in error
+    message, _, details = error.rpartition(" (")
+    assert message.startswith(f'Failed to update metadata for table "{TABLE}": ')
+    assert "is not a metadata key" in message
+    assert 'The column "Nope" was not found' in message
+    assert json.loads(details.removesuffix(")")) == [
+        {"id": TABLE, "provider": "keboola.demo"},
+        {"id": TABLE, "provider": "keboola.demo", "columns": ["Nope"]},
+    ]
     assert await desk.rows(TABLE) == sorted(ROWS)
 
 
