@@ -43,6 +43,7 @@ from vaka.datafolder._descriptors import (
     refused,
     remove,
 )
+from vaka.datafolder.archives import bounded_entries, write_tar
 from vaka.errors import ApplicationError, InvalidInput
 
 __all__ = ["JobFolder", "Kind", "OpenSource", "Source", "Sources", "printable", "split_name"]
@@ -311,6 +312,22 @@ class JobFolder:
         incoming.write_bytes(_encoded(document))
         self._place(incoming, kind, (*folders, last + MANIFEST))
 
+    def place_artifacts(self, incoming: Path, kind: str) -> None:
+        """Move a folder from the engine's area to /data/artifacts/in/`kind`, in place of any there.
+
+        Raises:
+            InvalidInput: the component replaced a folder on the way by something else.
+        """
+        with (
+            self._folder() as data,
+            closing(self._open_made(data, "artifacts", "/data/artifacts")) as artifacts,
+            closing(self._open_made(artifacts, "in", "/data/artifacts/in")) as folder,
+            self._engine() as engine,
+        ):
+            if self._owner is not None:
+                own(engine, incoming.name, f"/data/artifacts/in/{kind}", self._owner)
+            _replace(engine, incoming.name, folder, kind)
+
     def _place(self, incoming: Path, kind: Kind, parts: tuple[str, ...]) -> None:
         *folders, last = parts
         with ExitStack() as stack:
@@ -376,6 +393,57 @@ class JobFolder:
             ),
             tuple(name + MANIFEST for name in sorted(manifests.keys() - found.keys())),
         )
+
+    def pack_artifacts(self, kind: str, target: Path, *, limit: int) -> tuple[int, list[str]]:
+        """Write what a component left in /data/artifacts/out/`kind` to the new tar.gz file `target`.
+
+        Returns how many files that were, and the paths that were left out. Nothing is written when there
+        is no such folder.
+
+        Raises:
+            InvalidInput: there are more than `limit` bytes, or too much else, or no folder of that name
+                but something else.
+        """
+        try:
+            with self._folder("artifacts", "out", kind) as folder:
+                return write_tar(folder, target, limit=limit)
+        except FileNotFoundError:
+            return 0, []
+
+    def artifacts(self, kind: str, *, limit: int) -> tuple[list[str], list[str]]:
+        """Relative paths of the files in /data/artifacts/out/`kind`, and of what is none.
+
+        Raises:
+            InvalidInput: as `pack_artifacts`.
+        """
+        left_out: list[str] = []
+        found: list[str] = []
+        try:
+            with self._folder("artifacts", "out", kind) as folder:
+                for path, _, entry in bounded_entries(folder, left_out, limit):
+                    if entry is not None:
+                        os.close(entry)
+                        found.append(path)
+        except FileNotFoundError:
+            return [], []
+        return found, left_out
+
+    @contextmanager
+    def opened_artifact(self, kind: str, path: str) -> Iterator[Path]:
+        """A path to the data of one of `artifacts`, which stays what was checked until the block ends.
+
+        Raises:
+            InvalidInput: it is no regular file any more.
+        """
+        *folders, name = path.split("/")
+        shown = f"/data/artifacts/out/{kind}/{printable(path)}"
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(self._folder("artifacts", "out", kind, *folders))
+                descriptor = stack.enter_context(closing(open_file(folder, name, shown)))
+            except FileNotFoundError as error:
+                raise InvalidInput(f"{shown} is not there any more.", path=shown) from error
+            yield path_of(descriptor)
 
     @contextmanager
     def opened(self, kind: Kind, source: Source) -> Iterator[OpenSource]:
