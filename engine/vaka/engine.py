@@ -79,8 +79,8 @@ REMEMBER = 1.0
 """Seconds that a component or project is known while jobs are accepted for it."""
 REMEMBERED = 1_000
 FIRST_PROJECT = "Main"
-FIRST_FEATURES = ("queuev2",)
-"""Component libraries ask for it; without it they speak of a legacy queue."""
+FIRST_FEATURES = ("queuev2", "artifacts")
+"""Component libraries ask for the first; without it they speak of a legacy queue."""
 UNSIGNED = frozenset({"token_id", "token_description", "idempotency_key"})
 """What of a request says who sends it, and not what is asked for."""
 PARALLELISM_LIMIT = "components.jobsParallelism"

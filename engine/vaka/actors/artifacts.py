@@ -18,9 +18,9 @@ from typing import Any, Final, Literal
 import trio
 
 from vaka.actors.services import Services
-from vaka.datafolder import JobFolder
+from vaka.actors.stages import JobContext
+from vaka.datafolder import JobFolder, printable
 from vaka.datafolder.archives import read_tar
-from vaka.datafolder.folder import printable
 from vaka.errors import EngineError, InvalidInput
 from vaka.mapping.outputs import import_key
 from vaka.mapping.results import Report
@@ -37,8 +37,6 @@ LARGEST: Final = 1 << 30
 """Bytes of artifacts of one job, before they are packed, and of one archive once it is unpacked."""
 MOST_FILES: Final = 1_000
 """Files that are laid out when no limit is configured."""
-MAIN_BRANCH: Final = "default"
-"""What the tags call the branch of jobs that are in none."""
 _JOB: Final = re.compile(r"jobId-[A-Za-z0-9_.-]{1,100}")
 
 Source = Literal["runs", "custom", "shared"]
@@ -57,24 +55,22 @@ class Artifacts:
         settings: Mapping[str, Any],
         component: str,
         config: str,
-        job_id: int,
-        definition: int,
-        orchestration: str | None,
+        job: JobContext,
+        key: str,
     ) -> None:
+        """`settings` are those of the configuration; import keys begin with `key`."""
         self._services = services
         self._folder = folder
         self._scope = scope
         self._report = report
         self._settings = settings
         self._is_packed = bool(settings.get("options", {}).get("zip", True))
-        self._tags = {
-            "branchId": scope.branch or MAIN_BRANCH,
-            "componentId": component,
-            "configId": config,
-            "jobId": str(job_id),
-        }
-        self._key = f"job-{job_id}-{definition}-artifacts"
-        self._orchestration = orchestration
+        self._component = component
+        self._config = config
+        self._job = job
+        self._key = key
+        self._orchestration = job.spec.orchestration
+        self._known_branch = job.spec.branch
 
     # -- before the container --------------------------------------------------------------------
 
@@ -88,17 +84,29 @@ class Artifacts:
         sources: tuple[Source, ...] = ("runs", "custom", "shared")
         for source in sources:
             settings = self._settings.get(source, {})
-            query = self._query(source, settings.get("filter", {}))
-            if settings.get("enabled") and query is not None:
-                ids += await self._lay_out(source, query)
+            if settings.get("enabled"):
+                query = await self._query(source, settings.get("filter", {}))
+                if query is not None:
+                    ids += await self._lay_out(source, query)
         return ids
 
-    def _query(self, source: Source, wanted: Mapping[str, Any]) -> FileQuery | None:
+    async def _branch(self) -> str:
+        """The id of the job's branch."""
+        if self._known_branch is None:
+            found = await self._services.catalog.branches(self._job.project.id)
+            self._known_branch = next(each.id for each in found if each.is_default)
+        return self._known_branch
+
+    async def _query(self, source: Source, wanted: Mapping[str, Any]) -> FileQuery | None:
         """Which files `source` stands for; None when there can be none."""
         terms: dict[str, Any] = {}
         match source:
             case "runs":
-                terms = {key: self._tags[key] for key in ("branchId", "componentId", "configId")}
+                terms = {
+                    "branchId": await self._branch(),
+                    "componentId": self._component,
+                    "configId": self._config,
+                }
             case "custom":
                 terms = {
                     "branchId": wanted.get("branch_id"),
@@ -165,6 +173,8 @@ class Artifacts:
     async def upload(self) -> list[str]:
         """Store what the component left; return the ids of the files. Raises nothing of that."""
         ids: list[str] = []
+        if not await trio.to_thread.run_sync(self._folder.has_artifacts):
+            return ids
         for kind in ("current", "shared"):
             if kind == "shared" and self._orchestration is None:
                 continue  # there is nobody to share with
@@ -196,7 +206,13 @@ class Artifacts:
                 ids.append(await self._store(kind, path, source))
 
     async def _store(self, kind: str, path: str, source: Path) -> str:
-        tags = [TAG, *(f"{key}-{value}" for key, value in self._tags.items())]
+        tags = [
+            TAG,
+            f"branchId-{await self._branch()}",
+            f"componentId-{self._component}",
+            f"configId-{self._config}",
+            f"jobId-{self._job.record.id}",
+        ]
         if kind == "shared":
             tags.append("shared")
         if self._orchestration is not None:

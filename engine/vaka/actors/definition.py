@@ -16,6 +16,8 @@ from typing import Any
 import trio
 
 from vaka._supervision import leaves
+from vaka.actors.artifacts import FEATURE as FEATURE_ARTIFACTS
+from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
@@ -80,6 +82,8 @@ class DefinitionResult:
     output_variables: tuple[Mapping[str, Any], ...]
     new_state: Mapping[str, Any]
     load_failures: tuple[str, ...]
+    artifacts: Mapping[str, Sequence[str]]
+    """Ids of files in Storage, `uploaded` and `downloaded`."""
 
 
 class DefinitionActor:
@@ -497,6 +501,9 @@ class DefinitionActor:
         )
         fresh = record is None
         if record is None or record.status is StageStatus.PLANNED:
+            artifacts = self._artifacts(unit) if stage.kind == "main" else None
+            if artifacts is not None:
+                self._keep(artifacts={"downloaded": await artifacts.download(), "uploaded": []})
             await trio.to_thread.run_sync(partial(self._write_documents, stage, state))
             if is_debug(self._job.record):
                 await keep_snapshot(
@@ -558,11 +565,42 @@ class DefinitionActor:
             raise Stopped
         if stage.definition.runs_as_root:
             await self._take_back_the_folder()
+        if stage.kind == "main" and has_succeeded(ending) and not ending.stopped:
+            await self._upload_artifacts(unit)
         record = await self._collect(stage, record, ending, last=last)
         if ending.stopped:
             raise Stopped
         raise_for_ending(stage, limits, record.container, ending, reader, events.masker)
         return record
+
+    def _artifacts(self, unit: DefinitionContext) -> Artifacts | None:
+        """What moves the definition's artifacts; None when it has none: they go where state goes."""
+        job = self._job
+        if (
+            FEATURE_ARTIFACTS not in job.project.features
+            or unit.config_id is None
+            or self._plan.state_version is None
+            or is_debug(job.record)
+        ):
+            return None
+        return Artifacts(
+            self._services,
+            self._folder,
+            self._scope,
+            self._report,
+            settings=unit.configuration.data.get("artifacts", {}),
+            component=self._main.id,
+            config=unit.config_id,
+            job=job,
+            key=f"job-{job.record.id}-{self._index}-artifacts",
+        )
+
+    async def _upload_artifacts(self, unit: DefinitionContext) -> None:
+        """Store what the main container left for others; each file once, however often it is tried."""
+        artifacts = self._artifacts(unit)
+        if artifacts is not None:
+            uploaded = await artifacts.upload()
+            self._keep(artifacts={**self._left.get("artifacts", {}), "uploaded": uploaded})
 
     async def _take_back_the_folder(self) -> None:
         """Make what an image's own user wrote readable to the engine and to the next container."""
@@ -749,6 +787,7 @@ class DefinitionActor:
                 "storage": {"input": left.get("input_state", {"tables": [], "files": []})},
             },
             load_failures=tuple(output.get("failures", ())),
+            artifacts=left.get("artifacts", {}),
         )
 
     # -- files and events ------------------------------------------------------------------------

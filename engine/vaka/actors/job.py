@@ -562,6 +562,15 @@ def _result(
         **_rows(definitions),
     }
     document["output"]["tables"] = [table for result in results for table in result.output_tables]
+    if results:
+        document["artifacts"] = {
+            each: [
+                {"storageFileId": file_id}
+                for result in results
+                for file_id in result.artifacts.get(each, ())
+            ]
+            for each in ("uploaded", "downloaded")
+        }
     variables = [variable for result in results for variable in result.output_variables]
     if variables:
         document["output"]["variables"] = variables

@@ -394,6 +394,11 @@ class JobFolder:
             tuple(name + MANIFEST for name in sorted(manifests.keys() - found.keys())),
         )
 
+    def has_artifacts(self) -> bool:
+        """Whether there is anything called /data/artifacts."""
+        with self._folder() as data:
+            return mode_of(data, "artifacts") is not None
+
     def pack_artifacts(self, kind: str, target: Path, *, limit: int) -> tuple[int, list[str]]:
         """Write what a component left in /data/artifacts/out/`kind` to the new tar.gz file `target`.
 

@@ -128,6 +128,8 @@ class JobSpec(Model):
     """A second submission with the same key and the same request gets the first one's job."""
     container_type: str | None = None
     """Size of the job's containers: `xsmall`, `small`, `medium` or `large` (runner.md section 11)."""
+    orchestration: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = None
+    """Id of the orchestration that the job is a part of: its jobs share artifacts."""
 
     @model_validator(mode="after")
     def _one_subject(self) -> JobSpec:
