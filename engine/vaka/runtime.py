@@ -229,8 +229,7 @@ class DockerRuntime(ContainerRuntime):
         if image is None or not _is_settled(reference, digest, image):
             auth = None if login is None else await login(image)
             image = await self._pull(reference, auth, progress)
-        self._check_platform(image)
-        return image
+        return self._check_platform(image)
 
     async def _find_image(self, reference: str) -> ImageInfo | None:
         with self._speaking(f"look for image {reference}"):
@@ -312,13 +311,13 @@ class DockerRuntime(ContainerRuntime):
             )
         return image
 
-    def _check_platform(self, image: ImageInfo) -> None:
+    def _check_platform(self, image: ImageInfo) -> ImageInfo:
         """Say before the start that an image is for another kind of host.
 
         It is refused where it is certain that the host cannot emulate the other kind.
         """
         if image.platform == self._platform:
-            return
+            return image
         text = (
             f"Image {image.reference} is made for {image.platform}, and this host is "
             f"{self._platform}: use an image for {self._platform}"
@@ -328,7 +327,7 @@ class DockerRuntime(ContainerRuntime):
                 f"{text}, or install an emulator such as qemu-user-static.",
                 reference=image.reference,
             )
-        log.warning("image.foreign", extra={"image": image.reference, "reason": text})
+        return replace(image, warning=f"{text}, unless it is emulated.")
 
     # Containers
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.images import Images
+from tests.amazon import serve_amazon
 from tests.registry import PASSWORD, USER, Registry
 
 from vaka import Engine, EngineConfig, Job, JobSpec, Status
@@ -39,18 +40,21 @@ async def published(docker: Docker, registry: Registry, images: Images) -> Async
         await docker.images.delete(image["Id"], force=True)
 
 
-@pytest.fixture
-async def engine(registry: Registry, docker_host: str, tmp_path: Path) -> AsyncIterator[Engine]:
-    """An engine that finds the registry's password where `docker login` puts it."""
-    folder = tmp_path / "docker"
-    folder.mkdir()
+def log_in(folder: Path, server: str) -> None:
+    """Put the registry's password where `docker login` puts it."""
     auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    (folder / "config.json").write_text(json.dumps({"auths": {registry.server: {"auth": auth}}}))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"auths": {server: {"auth": auth}}}))
+
+
+@pytest.fixture
+async def engine(docker_host: str, tmp_path: Path) -> AsyncIterator[Engine]:
+    """An engine that looks for passwords in `tmp_path/docker`."""
     config = EngineConfig(
         home=tmp_path / "home",
         instance=f"test-{secrets.token_hex(4)}",
         runtime_url=f"docker+{docker_host}",
-        docker_config=folder,
+        docker_config=tmp_path / "docker",
         pull_attempts=1,
     )
     async with Engine(config) as engine:
@@ -79,8 +83,14 @@ async def ended(job: Job) -> tuple[Job, list[str]]:
 @pytest.mark.scenario("runner", 132)
 @pytest.mark.scenario("runner", 133)
 async def test_images_are_pulled_with_a_password_by_tag_and_digest(
-    engine: Engine, docker: Docker, published: str, caplog: pytest.LogCaptureFixture
+    engine: Engine,
+    docker: Docker,
+    registry: Registry,
+    published: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    log_in(tmp_path / "docker", registry.server)
     caplog.set_level(logging.INFO)
 
     def noted(digest: str) -> bool:
@@ -114,15 +124,31 @@ async def test_images_are_pulled_with_a_password_by_tag_and_digest(
 
 
 @pytest.mark.scenario("runner", 130)
-@pytest.mark.scenario("runner", 136)
 async def test_a_tag_that_the_registry_does_not_have_is_named(
-    engine: Engine, published: str, caplog: pytest.LogCaptureFixture
+    engine: Engine,
+    registry: Registry,
+    published: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    log_in(tmp_path / "docker", registry.server)
     plain, _ = await run(engine, type="dockerhub", uri=published, tag="2")
     assert plain.record.error == "application"
     (failed,) = [vars(record) for record in caplog.records if record.msg == "job.failed"]
     assert failed["error"].startswith(f"Cannot pull image '{published}:2': ")
 
-    amazon, _ = await run(engine, type="aws-ecr", uri=published, tag="2")
-    assert amazon.record.error == "user"
-    assert amazon.record.result["message"] == (f'Image "{COMPONENT}:2" not found in the registry.')
+
+@pytest.mark.scenario("runner", 136)
+async def test_amazons_token_opens_its_registry(
+    engine: Engine, published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, _ = await run(engine, type="dockerhub", uri=published, tag="1")
+    with serve_amazon(f"{USER}:{PASSWORD}") as amazon:
+        for name, value in amazon.environment.items():
+            monkeypatch.setenv(name, value)
+        opened, told = await run(engine, type="aws-ecr", uri=published, tag="1")
+        missing, _ = await run(engine, type="aws-ecr", uri=published, tag="2")
+    assert closed.record.error == "application"  # nobody else knows the password
+    assert opened.record.status is Status.SUCCESS, told
+    assert missing.record.error == "user"
+    assert missing.record.result["message"] == f'Image "{COMPONENT}:2" not found in the registry.'

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.amazon import KEYS, Amazon, serve_amazon
 
 from vaka.ecr import authorization_token, signature
 from vaka.errors import ApplicationError
@@ -118,7 +117,6 @@ async def test_a_helper_that_fails_is_named(helper: Path, host: str, name: str, 
 
 # -- Amazon's tokens ---------------------------------------------------------------------------
 
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cret"}
 URI = "147946154733.dkr.ecr.eu-central-1.amazonaws.com/team/one"
 
 
@@ -140,49 +138,10 @@ def test_a_request_is_signed_as_amazon_publishes_it() -> None:
     )
 
 
-class Amazon:
-    """Stands in for the service that gives tokens."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.answer: Any = {
-            "authorizationData": [
-                {"authorizationToken": base64.b64encode(b"AWS:long-password").decode()}
-            ]
-        }
-        self.requests: list[tuple[dict[str, str], Any]] = []
-        amazon = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                amazon.requests.append((headers, json.loads(body)))
-                content = json.dumps(amazon.answer).encode()
-                self.send_response(amazon.status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.environment = {
-            **KEYS,
-            "AWS_ENDPOINT_URL_ECR": f"http://127.0.0.1:{self.server.server_port}",
-        }
-
-
 @pytest.fixture
 def amazon() -> Iterator[Amazon]:
-    amazon = Amazon()
-    thread = threading.Thread(target=amazon.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield amazon
-    amazon.server.shutdown()
-    thread.join()
-    amazon.server.server_close()
+    with serve_amazon("AWS:long-password") as amazon:
+        yield amazon
 
 
 async def test_a_token_is_asked_for_the_account_of_the_image(amazon: Amazon) -> None:

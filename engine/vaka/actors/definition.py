@@ -461,6 +461,8 @@ class DefinitionActor:
             await self._events.write(self._note(level, message, stage))
 
         image = await prepare_image(self._services, stage.definition, stage.reference, tell)
+        if image.warning:
+            await tell("warn", image.warning)
         text = f"Using image {stage.reference}, which is only on this host"
         if image.digests:
             text = f"Using image {stage.reference} with repo-digest {', '.join(image.digests)}"

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from vaka._supervision import Verdict, leaves, verdict
-from vaka.actors.branch import job_branch
+from vaka.actors.branch import job_branch, refuse_in_branch
 from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped, told
 from vaka.actors.events import Entry, EventLog, keep_events
 from vaka.actors.limits import reserved_memory
@@ -337,6 +337,7 @@ class JobActor:
             raise AlreadyFailed(Verdict.from_json(document), so_far)
         if record.phase is Phase.CLAIMED:
             await events.write(Entry("job.claimed", "info", f"Job {record.id} is processing."))
+            await refuse_in_branch(services.catalog, main, spec, project, branch)
         else:
             await events.write(
                 Entry(

@@ -107,6 +107,8 @@ class ImageInfo:
     """Repository digests; empty for images that no registry knows."""
     platform: str = ""
     """`os/architecture`."""
+    warning: str = ""
+    """What may keep it from running on this host, for whoever follows the job."""
 
 
 IDENTITY_TOKEN = "<token>"  # noqa: S105 - a user name

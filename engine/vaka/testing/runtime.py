@@ -40,6 +40,8 @@ from vaka.models.container import (
     StreamName,
 )
 
+PLATFORM = "linux/amd64"
+"""What a fake host says that it is."""
 KILLED = 137
 """Exit code of a container that was killed."""
 
@@ -128,7 +130,7 @@ class FakeImage:
     pull_seconds: float = 0.0
     pull_error: str | None = None
     """The registry's words, when it does not give it."""
-    platform: str = "linux/amd64"
+    platform: str = PLATFORM
 
 
 @dataclass(slots=True)
@@ -312,7 +314,7 @@ class FakeRuntime(ContainerRuntime):
 
     async def info(self) -> RuntimeInfo:
         async with self._call("info", ""):
-            return RuntimeInfo("fake", "1.0", "linux/amd64", cpus=4, memory_bytes=8 << 30)
+            return RuntimeInfo("fake", "1.0", PLATFORM, cpus=4, memory_bytes=8 << 30)
 
     async def prepare_image(
         self,
@@ -333,7 +335,13 @@ class FakeRuntime(ContainerRuntime):
             here = image.local or reference in self.host._pulled
             known = digest is not None and any(each.endswith(digest) for each in image.digests)
             info = ImageInfo(
-                image_id(reference), reference, digests=image.digests, platform=image.platform
+                image_id(reference),
+                reference,
+                digests=image.digests,
+                platform=image.platform,
+                warning=""
+                if image.platform == PLATFORM
+                else f"Image {reference} is made for {image.platform}, and this host is {PLATFORM}.",
             )
             if not here or (image.digests and not known):
                 if login is not None:

@@ -172,6 +172,18 @@ async def test_tries_come_to_an_end(
     assert "pull_timeout" in str(job.record.cause.evidence)
 
 
+async def test_an_image_for_another_kind_of_host_is_warned_of_before_its_start(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    host.images[IMAGE] = FakeImage(platform="linux/arm64")
+    async with make_engine() as engine:
+        job = await run(engine)
+        kinds = {event.message: event.kind async for event in job.events()}
+    warned = f"Image {IMAGE} is made for linux/arm64, and this host is linux/amd64."
+    order = list(kinds.items())
+    assert order.index((warned, "note")) < [kind for _, kind in order].index("stage.started")
+
+
 # -- credentials -------------------------------------------------------------------------------
 
 
