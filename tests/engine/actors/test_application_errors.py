@@ -43,12 +43,13 @@ async def test_an_invalid_definition_is_an_application_error_all_the_same(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.images["one:latest"] = FakeImage(Script())
-    async with make_engine() as engine:
-        await engine.catalog.put_component(document())
-        job = await engine.submit(JobSpec(component=COMPONENT, config_data={}))
+    async with make_engine(worker=False) as front:
+        await front.catalog.put_component(document())
+        job = await front.submit(JobSpec(component=COMPONENT, config_data={}))
         # broken after the job was accepted, which checks the definition as well
-        await engine.catalog.put_component(document(uri=""))
-        outcome = await job.wait()
+        await front.catalog.put_component(document(uri=""))
+        async with make_engine():
+            outcome = await job.wait()
     assert outcome.error == "application"
     (failed,) = [vars(record) for record in caplog.records if record.msg == "job.failed"]
     assert failed["error"].startswith(
