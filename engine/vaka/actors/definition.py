@@ -43,6 +43,7 @@ from vaka.errors import EngineError, InvalidInput
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import no_atomic_output, store
+from vaka.mapping.staging import check_input_staging
 from vaka.masking import Masker
 from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
@@ -399,8 +400,10 @@ class DefinitionActor:
             "branch": self._job.branch,
         }
         limit = self._job.project.limits.get(EXPORT_LIMIT)
+        items = [InputTable.parse(item) for item in configuration.input_tables]
+        check_input_staging(self._main.staging_input, items, state)
         tables = await stage_tables(
-            [InputTable.parse(item) for item in configuration.input_tables],
+            items,
             max_bytes=int(limit) if limit else MAX_EXPORT_BYTES,
             dev_mapping_allowed=FEATURE_DEV_MAPPING in self._main.features,
             **common,
