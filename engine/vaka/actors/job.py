@@ -329,12 +329,12 @@ class JobActor:
                 "any more: it is kept in memory only. Run the job again."
             )
         project = await services.catalog.project(record.project)
-        branch = await job_branch(services.catalog, services.storage, project, spec.branch)
         journal = await services.store.definitions(record.id, record.attempt)
         if VERDICT in journal:
             document = dict(journal[VERDICT])
             so_far = document.pop(SO_FAR)
             raise AlreadyFailed(Verdict.from_json(document), so_far)
+        branch = await job_branch(services.catalog, services.storage, project, spec.branch)
         if record.phase is Phase.CLAIMED:
             await events.write(Entry("job.claimed", "info", f"Job {record.id} is processing."))
             await refuse_in_branch(services.catalog, main, spec, project, branch)
