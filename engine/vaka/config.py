@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from vaka.models.base import Model
 
@@ -108,6 +108,13 @@ class EngineConfig(Model):
     engine, or cancel them."""
     event_line_length: Annotated[int, Field(ge=256)] = 64_000
     """Characters of the longest line of output kept whole; what is beyond is cut and said so."""
+    gelf_address: str | None = None
+    """Address on which GELF messages of components are taken, and that they are told; None is the
+    host's in the network of each container."""
+    gelf_port_min: Annotated[int, Field(ge=1, le=65_535)] = 12_202
+    """First of the ports for that; each running container that logs by GELF takes one."""
+    gelf_port_max: Annotated[int, Field(ge=1, le=65_535)] = 13_202
+    """Last of them."""
     job_log_bytes: Annotated[int, Field(ge=1 << 10)] = 1 << 30
     """Output of one job that is kept; what is beyond is read, so that no container waits, and left
     out."""
@@ -128,6 +135,13 @@ class EngineConfig(Model):
     """Whether all output tables of a job definition land in Storage together or none does, where the
     configuration does not say (`runtime.atomic_output`). Components count on the tables that did not
     fail being there, as each has always been loaded by itself."""
+
+    @model_validator(mode="after")
+    def _some_port(self) -> EngineConfig:
+        low, high = self.gelf_port_min, self.gelf_port_max
+        if low > high:
+            raise ValueError(f"Invalid port range min ({low}) is bigger than max ({high}).")
+        return self
 
     @property
     def effective_store_url(self) -> str:

@@ -655,6 +655,13 @@ class ContainerRuntime(Resource):
         nothing. Raises `RuntimeUnavailable` when the connection breaks.
         """
 
+    async def host_address(self, network: str) -> str | None:
+        """Address at which a container in `network` reaches the engine; None when it cannot.
+
+        A component that logs over the network is told it. Without one, the log is what it prints.
+        """
+        return None
+
     @abstractmethod
     async def wait(self, name: str) -> ContainerExit:
         """Wait for a container's end. `ContainerLost` when there is no such container."""

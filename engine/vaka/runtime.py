@@ -421,6 +421,20 @@ class DockerRuntime(ContainerRuntime):
             if each["Names"]  # one that is being removed has none
         ]
 
+    async def host_address(self, network: str) -> str | None:
+        """The gateway of a network of the daemon, which is the host itself."""
+        if network == "host":
+            return "127.0.0.1"
+        if network == "none":
+            return None
+        with self._speaking(f"look for network {network}"):
+            try:
+                found = await (await self._client.networks.get(network)).show()
+            except DockerNotFound:
+                return None  # the container cannot be made either, and the daemon says so
+        gateways = [each.get("Gateway") or "" for each in found["IPAM"]["Config"] or ()]
+        return next((gateway for gateway in gateways if "." in gateway), None)
+
     async def wait(self, name: str) -> ContainerExit:
         mine = self._waits[name] = _Wait()
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ import trio
 from vaka.actors.container import Limits, run_container
 from vaka.actors.images import prepare_image
 from vaka.actors.limits import ResourceLimits, resource_limits
+from vaka.actors.listeners import heard
 from vaka.actors.output import OutputReader, sanitise
 from vaka.actors.reconciler import LABEL_DEADLINE, LABEL_INSTANCE
 from vaka.actors.services import Services
@@ -24,6 +26,7 @@ from vaka.actors.stages import LABEL_PREFIX, Stage, mounts, profile, shared_envi
 from vaka.actors.verdicts import raise_for_ending
 from vaka.datafolder import JobFolder
 from vaka.errors import AccessDenied, NotFound, Overloaded, UserError
+from vaka.gelf import Unreadable
 from vaka.hooks import SpecContext
 from vaka.masking import Masker
 from vaka.models.component import ComponentDefinition
@@ -167,14 +170,21 @@ class Actions:
         """Standard output of the action's container."""
         reader = OutputReader(self._services.config.event_line_length, {})
         answer = _Answer()
-        ending = await run_container(
-            self._services,
-            container,
-            reader,
-            answer,
-            Limits(stage.timeout),
-            stop=trio.Event(),
-        )
+        async with AsyncExitStack() as stack:
+            settings = stage.definition.logging
+            if settings.type == "gelf":
+                hearing = heard(
+                    self._services, container, settings.gelf_server_type, _discard, _log_notice
+                )
+                container = await stack.enter_async_context(hearing)
+            ending = await run_container(
+                self._services,
+                container,
+                reader,
+                answer,
+                Limits(stage.timeout),
+                stop=trio.Event(),
+            )
         if ending is None:
             raise UserError("The action was stopped before it was started.")
         raise_for_ending(stage, limits, container.name, ending, reader, Masker())
@@ -208,8 +218,12 @@ class _Answer:
 
 
 async def _log_notice(level: Level, message: str) -> None:
-    """Actions have no events: what is told of an image goes to the service's log."""
-    log.info("image.noted", extra={"level": level, "reason": message})
+    """Actions have no events: what is told of an image or a listener goes to the service's log."""
+    log.info("action.noted", extra={"level": level, "reason": message})
+
+
+async def _discard(message: bytes | Unreadable) -> None:
+    """An action's log goes nowhere: there is no job to read it with."""
 
 
 def _lay_out(folder: JobFolder, stage: Stage) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
 from vaka.actors.limits import resource_limits
+from vaka.actors.listeners import heard
 from vaka.actors.logs import StageLog
 from vaka.actors.output import OutputReader
 from vaka.actors.plan import DefinitionPlan
@@ -553,16 +555,29 @@ class DefinitionActor:
         listener = _StageListener(self, stage, stage_log)
         self.in_container = True
         try:
-            ending = await run_container(
-                services,
-                spec,
-                reader,
-                listener,
-                Limits(stage.timeout, record.started_at),
-                stop=self._stop,
-                fresh=fresh,
-                may_create=record.status is StageStatus.PLANNED,
-            )
+            async with AsyncExitStack() as stack:
+                if stage.definition.logging.type == "gelf":
+                    transport = stage.definition.logging.gelf_server_type
+                    hearing = heard(
+                        services,
+                        spec,
+                        transport,
+                        stage_log.message,
+                        events.note,
+                        fresh=fresh,
+                        may_create=record.status is StageStatus.PLANNED,
+                    )
+                    spec = await stack.enter_async_context(hearing)
+                ending = await run_container(
+                    services,
+                    spec,
+                    reader,
+                    listener,
+                    Limits(stage.timeout, record.started_at),
+                    stop=self._stop,
+                    fresh=fresh,
+                    may_create=record.status is StageStatus.PLANNED,
+                )
         finally:
             self.in_container = False
         await stage_log.close()

@@ -113,9 +113,7 @@ class StageLog:
     async def close(self) -> None:
         """Say what was left out, once it is known how much."""
         if self._refused > NOTICES:
-            await self._events.note(
-                "notice", f"{self._refused} GELF messages were not of this container."
-            )
+            await self._events.note("notice", f"{self._refused} GELF messages were refused.")
         if self._left_out_lines:
             await self._events.note(
                 "warn",

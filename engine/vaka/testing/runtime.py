@@ -420,6 +420,11 @@ class FakeRuntime(ContainerRuntime):
         async with aclosing(self._read(container, dict(skip or {}))) as chunks:
             yield chunks
 
+    async def host_address(self, network: str) -> str | None:
+        """This machine itself: what an effect of a `Script` sends, it sends from here."""
+        async with self._call("host_address", network):
+            return None if network == "none" else "127.0.0.1"
+
     async def wait(self, name: str) -> ContainerExit:
         async with self._call("wait", name):
             container = self._container(name)

@@ -110,6 +110,9 @@ class ContainerRuntimeContract:
         assert info.cpus >= 1
         assert info.memory_bytes > 0
 
+    async def test_from_no_network_nothing_is_reached(self, runtime: ContainerRuntime) -> None:
+        assert await runtime.host_address("none") is None
+
     async def test_output_entered_before_the_start_misses_nothing(
         self, runtime: ContainerRuntime, new: SpecFor
     ) -> None:

@@ -454,3 +454,15 @@ def test_a_kernels_log_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None
 
 def test_no_time_limit_is_needed_to_say_for_ever() -> None:
     assert "sleep 1000000.000" in shell(Script(seconds=math.inf))[-1]
+
+
+async def test_a_container_reaches_this_host_at_the_gateway_of_its_network(
+    runtime: DockerRuntime,
+) -> None:
+    address = await runtime.host_address("bridge")
+    assert address is not None
+    with trio.socket.socket() as listening:
+        await listening.bind((address, 0))  # it is an address of this machine
+    assert await runtime.host_address("none") is None
+    assert await runtime.host_address("host") == "127.0.0.1"
+    assert await runtime.host_address(f"no-such-{uuid4().hex}") is None

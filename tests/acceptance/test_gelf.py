@@ -1,0 +1,87 @@
+"""Components that log by GELF from real containers, with the published library."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from tests.acceptance.images import Images
+
+from vaka import Engine, EngineConfig, Event, JobSpec, Status
+
+pytestmark = pytest.mark.docker
+
+PATIENCE = 120.0
+PROGRAM = """exec python3 -c '
+import logging, os, pygelf
+kind = getattr(pygelf, os.environ["GELF"])
+log = logging.getLogger()
+log.setLevel(logging.DEBUG)
+log.addHandler(kind(
+    host=os.environ["KBC_LOGGER_ADDR"], port=int(os.environ["KBC_LOGGER_PORT"]),
+    debug=True, include_extra_fields=True,
+))
+log.debug("a detail")
+log.info("some news")
+log.warning("a warning about s3cret")
+log.error("an error", extra={"structure": {"file": ["a.py", {"secret": "s3cret"}]}})
+log.critical("the end " + "." * 4000)
+print("What is public", flush=True)
+'"""
+HANDLERS = {"tcp": "GelfTcpHandler", "udp": "GelfUdpHandler", "http": "GelfHttpHandler"}
+VERBOSE = {str(level): "verbose" for level in (100, 200, 300, 400, 500)}
+
+
+@pytest.fixture(scope="module")
+def programs(docker_host: str, demo_images: dict[str, str]) -> Iterator[Images]:
+    """Makes images on one that has the library."""
+    images = Images(docker_host, demo_images["demo-delays"])
+    yield images
+    images.close()
+
+
+@pytest.mark.scenario("runner", 144)
+@pytest.mark.parametrize("transport", HANDLERS)
+async def test_messages_of_the_published_library_come_by_every_transport(
+    programs: Images, tmp_path: Path, transport: str
+) -> None:
+    program = PROGRAM.replace('os.environ["GELF"]', f'"{HANDLERS[transport]}"')
+    component = programs.component(
+        "logger",
+        program,
+        network="bridge",
+        logging={"type": "gelf", "gelf_server_type": transport, "verbosity": VERBOSE},
+    )
+    config = EngineConfig(home=tmp_path / "home", instance=f"test-{secrets.token_hex(4)}")
+    async with Engine(config) as engine:
+        await engine.catalog.put_component(component)
+        configuration = {"parameters": {"#password": "s3cret"}}
+        with trio.fail_after(PATIENCE):
+            job = await engine.submit(JobSpec(component="logger", config_data=configuration))
+            outcome = await job.wait()
+            events = [event async for event in job.events()]
+    assert outcome.status is Status.SUCCESS, events
+    records = {event.message.partition(" ...")[0]: event for event in events if event.kind == "log"}
+    assert {text: event.level for text, event in records.items()} == {
+        "a detail": "info",
+        "some news": "info",
+        "a warning about [hidden]": "warn",
+        "an error": "error",
+        "the end": "error",
+        "What is public": "info",
+    }
+    assert [
+        event.message for event in events if event.level == "warn" and event.kind == "note"
+    ] == []
+    results = _results(records["an error"])
+    assert results["_structure"] == {"file": ["a.py", {"secret": "[hidden]"}]}
+    assert results["_line"] == 13
+    assert programs.containers(config.instance) == []
+
+
+def _results(event: Event) -> dict[str, object]:
+    results: dict[str, object] = event.data["results"]
+    return results
