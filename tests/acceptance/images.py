@@ -13,7 +13,7 @@ PATIENCE = 120.0
 
 
 class Images:
-    """Makes images that run a shell script, from one that has a shell."""
+    """Makes images that run a script, from one that has a shell or Python."""
 
     def __init__(self, docker_host: str, base: str) -> None:
         path = docker_host.removeprefix("unix://")
@@ -29,14 +29,19 @@ class Images:
 
     def script(self, text: str) -> str:
         """Reference of an image whose command is this shell script."""
-        tag = hashlib.sha256(f"{self._base}\n{text}".encode()).hexdigest()[:16]
+        return self._program(self._base, ["sh", "-c", text])
+
+    def python(self, base: str, text: str) -> str:
+        """Reference of an image that is `base` with this Python program as its command."""
+        return self._program(base, ["python3", "-c", text])
+
+    def _program(self, base: str, command: list[str]) -> str:
+        tag = hashlib.sha256(json.dumps([base, command]).encode()).hexdigest()[:16]
         reference = f"vaka-test/script:{tag}"
         if self._daemon.get(f"/images/{reference}/json").status_code == 200:
             return reference
-        made = self._call(
-            "POST", "/containers/create", {"Image": self._base, "Cmd": ["sh", "-c", text]}
-        )
-        change = quote(f"CMD {json.dumps(['sh', '-c', text])}")
+        made = self._call("POST", "/containers/create", {"Image": base, "Cmd": command})
+        change = quote(f"CMD {json.dumps(command)}")
         repository, _, name = reference.partition(":")
         self._call(
             "POST", f"/commit?container={made['Id']}&repo={repository}&tag={name}&changes={change}"
