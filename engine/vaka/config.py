@@ -128,6 +128,18 @@ class EngineConfig(Model):
     """Free space of the home's disk below which no job starts: what runs needs room to end."""
     disk_warn_bytes: Annotated[int, Field(ge=0)] = 5 << 30
     """Free space of the home's disk below which the engine warns."""
+    gc_interval: Seconds | None = None
+    """How often what is old is removed by itself; None: only by `vaka gc apply`."""
+    gc_timeout: Seconds = 600.0
+    """How long one collection may take, about."""
+    gc_container_age: Annotated[float, Field(ge=0)] = 259_200.0
+    """Since when an ended container has to be nobody's."""
+    gc_image_age: Annotated[float, Field(ge=0)] = 604_800.0
+    """Since when an image that this engine pulled has to be unused."""
+    gc_log_age: Annotated[float, Field(ge=0)] | None = 7_776_000.0
+    """How long after a job's end its log is kept; None: for ever."""
+    gc_snapshot_age: Annotated[float, Field(ge=0)] | None = 1_209_600.0
+    """How long the snapshots of a debug job are kept; None: for ever."""
     idempotency_age: Seconds = 86_400.0
     """How long an idempotency key names the job that was made with it."""
 

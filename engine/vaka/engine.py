@@ -33,7 +33,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +46,9 @@ from vaka._plugins import Plugins
 from vaka._supervision import leaves
 from vaka.actors.action import Actions
 from vaka.actors.admission import Admission
+from vaka.actors.collector import apply, collect_forever, plan
 from vaka.actors.dispatcher import Dispatcher
+from vaka.actors.ledger import ImageLedger
 from vaka.actors.limits import reserved_memory
 from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.services import Services
@@ -56,6 +58,7 @@ from vaka.errors import ApplicationError, EngineError, HomeInUse, NotFound, User
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend, Resource
 from vaka.models.component import ComponentDefinition
 from vaka.models.event import Event
+from vaka.models.garbage import GarbagePlan, GarbageReport
 from vaka.models.job import (
     ActionResult,
     ActionSpec,
@@ -252,6 +255,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 catalog=catalog,
                 owner=owner,
                 admission=Admission(config),
+                images=ImageLedger(config.home),
                 starting=trio.CapacityLimiter(config.starting),
                 tokens={},
             )
@@ -271,8 +275,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     def _runtime(self) -> ContainerRuntime:
         """What runs containers here, not opened yet; nothing is asked of a daemon without need."""
-        if not self.config.worker:
-            return NoRuntime()
+        return self._any_runtime() if self.config.worker else NoRuntime()
+
+    def _any_runtime(self) -> ContainerRuntime:
         url = self.config.runtime_url
         return self.plugins.container_runtime(url) or docker_runtime(url)
 
@@ -282,6 +287,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         dispatcher = self._dispatcher = Dispatcher(services)
         async with trio.open_nursery() as helpers:
             helpers.start_soon(reconcile_forever, services)
+            if self.config.gc_interval is not None:
+                helpers.start_soon(collect_forever, services, self.config.gc_interval)
             try:
                 async with trio.open_nursery() as jobs:
                     await helpers.start(dispatcher.run, jobs)
@@ -433,6 +440,39 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         if self._dispatcher is not None:
             self._dispatcher.stop_run(record)
         return record
+
+    async def gc_plan(self) -> GarbagePlan:
+        """What this installation has kept and nobody needs any more; nothing is removed."""
+        async with self._collecting() as services:
+            return await plan(services)
+
+    async def gc_apply(
+        self,
+        planned: GarbagePlan,
+        *,
+        timeout: float | None = None,
+        say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    ) -> GarbageReport:
+        """Remove what a plan names, and nothing else; return once that is done or time is over.
+
+        `timeout` is seconds, `EngineConfig.gc_timeout` when None; `say` is given a line a step.
+        """
+        seconds = self.config.gc_timeout if timeout is None else timeout
+        async with self._collecting() as services:
+            return await apply(services, planned, timeout=seconds, say=say)
+
+    @asynccontextmanager
+    async def _collecting(self) -> AsyncGenerator[Services, None]:
+        """The engine's parts, with a container runtime also where it runs nothing."""
+        if self.config.worker:
+            yield self.services
+            return
+        runtime = self._any_runtime()
+        try:
+            await runtime.open()
+            yield replace(self.services, runtime=runtime)
+        finally:
+            await _close(runtime)
 
     async def act(self, spec: ActionSpec) -> ActionResult:
         """Run a synchronous action and return its answer, once nothing of it is left."""

@@ -13,7 +13,7 @@ The hook API is versioned by the distribution's major version.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from vaka.models.container import (
     ContainerExit,
     ContainerSpec,
     ContainerStatus,
+    HostImage,
     ImageInfo,
     OutputChunk,
     RegistryAuth,
@@ -623,6 +624,24 @@ class ContainerRuntime(Resource):
         used as it is. `login` is called before a registry is asked, and not otherwise; what it
         raises comes out.
         """
+
+    async def images(
+        self,
+        ids: Collection[str],
+        labels: Mapping[str, str],
+    ) -> list[HostImage]:
+        """What is on the host of the images with these ids, and all that carry these labels.
+
+        A runtime that keeps no images says so by an empty list, as here.
+        """
+        return []
+
+    async def remove_image(self, name: str) -> bool:
+        """Take a reference from an image, or a nameless one by its id, never by force.
+
+        The image goes with its last reference. False when it is in use or not there.
+        """
+        return False
 
     @abstractmethod
     async def create(self, spec: ContainerSpec) -> ContainerStatus:

@@ -13,7 +13,15 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+)
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -45,6 +53,7 @@ from vaka.models.container import (
     ContainerPhase,
     ContainerSpec,
     ContainerStatus,
+    HostImage,
     ImageInfo,
     OutputChunk,
     RegistryAuth,
@@ -225,10 +234,11 @@ class DockerRuntime(ContainerRuntime):
 
         An image without a repository digest was made on this host: no registry is asked about it.
         """
-        image = await self._find_image(reference)
+        image = before = await self._find_image(reference)
         if image is None or not _is_settled(reference, digest, image):
             auth = None if login is None else await login(image)
             image = await self._pull(reference, auth, progress)
+            image = replace(image, pulled=before is None or before.id != image.id)
         return self._check_platform(image)
 
     async def _find_image(self, reference: str) -> ImageInfo | None:
@@ -328,6 +338,30 @@ class DockerRuntime(ContainerRuntime):
                 reference=image.reference,
             )
         return replace(image, warning=f"{text}, unless it is emulated.")
+
+    async def images(self, ids: Collection[str], labels: Mapping[str, str]) -> list[HostImage]:
+        with self._speaking("list images"):
+            every = {each["Id"] for each in await self._client.images.list()}
+            filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+            labelled = await self._client.images.list(filters=filters) if labels else []
+        wanted = (every & set(ids)) | {each["Id"] for each in labelled}
+        found = []
+        for image_id in sorted(wanted):
+            with self._speaking(f"look at image {image_id}"):
+                try:
+                    found.append(_host_image(await self._client.images.inspect(image_id)))
+                except DockerNotFound:
+                    continue  # it went meanwhile
+        return found
+
+    async def remove_image(self, name: str) -> bool:
+        with self._speaking(f"remove image {name}"):
+            try:
+                # what it was made of may be somebody else's
+                await self._client.images.delete(name, noprune=True)
+            except (DockerConflict, DockerNotFound):
+                return False
+        return True
 
     # Containers
 
@@ -927,6 +961,21 @@ def _status(data: Mapping[str, Any]) -> ContainerStatus:
         phase=PHASES.get(data["State"]["Status"], ContainerPhase.EXITED),
         labels=data["Config"]["Labels"] or {},
         created=_moment(data["Created"]),
+        finished=_moment(data["State"]["FinishedAt"]),
+    )
+
+
+def _host_image(data: Mapping[str, Any]) -> HostImage:
+    tags, digests = data.get("RepoTags") or (), data.get("RepoDigests") or ()
+    names = [each for each in tags if each != "<none>:<none>"]
+    # an image whose tag has moved on keeps the digests of its repository
+    return HostImage(
+        id=data["Id"],
+        references=tuple(names),
+        digests=tuple(digests),
+        labels=(data.get("Config") or {}).get("Labels") or {},
+        created=_moment(data["Created"]),
+        bytes=data.get("Size"),
     )
 
 

@@ -208,6 +208,36 @@ class DailyStatistics(Schema):
     jobs: list[DayDuration]
 
 
+class Garbage(Schema):
+    kind: str
+    name: str
+    reason: str
+    bytes: int | None
+    project: str | None
+    before: str | None
+
+
+class GarbagePlan(Schema):
+    items: list[Garbage]
+    bytes: int
+    failures: dict[str, str]
+    """What could not be looked at, by kind."""
+
+
+class GarbageRequest(Schema):
+    timeout: float | None = None
+    """Seconds that it may take, about."""
+
+
+class GarbageReport(Schema):
+    removed: list[Garbage]
+    bytes: int
+    failures: list[str]
+    timed_out: bool
+    lines: list[str]
+    """What was said of each step."""
+
+
 class ErrorNote(Schema):
     error_note: str
 

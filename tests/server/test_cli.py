@@ -575,3 +575,27 @@ def test_what_runs_nothing_needs_no_daemon(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_version_is_told() -> None:
     assert outside("--version").stdout.strip().count(".") == 2
+
+
+@pytest.mark.scenario("runner", 243)
+@pytest.mark.scenario("runner", 244)
+def test_what_nobody_needs_is_shown_and_removed(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "jobs" / "987"
+    folder.mkdir(parents=True)
+    (folder / "left").write_bytes(bytes(5_000))
+    told = shell.run("gc", "plan").stdout
+    for words in ("folder", "987", "5.0 kB", "its job does not run", "1 to remove"):
+        assert words in told
+    (item,) = shell.json("gc", "plan")["items"]
+    assert (item["kind"], item["name"], item["bytes"]) == ("folder", "987", 5_000)
+    assert folder.exists()
+    late = shell.lines("gc", "apply", "--timeout", "0")
+    assert "Timeout reached, terminating" in late
+    assert late[-1] == "Finished"
+    assert folder.exists()
+    lines = shell.lines("gc", "apply")
+    assert "Removing folder 987: its job does not run" in lines
+    assert lines[-1] == "Finished"
+    assert not folder.exists()
+    report = shell.json("gc", "apply")
+    assert (report["removed"], report["failures"], report["timedOut"]) == ([], [], False)

@@ -39,11 +39,13 @@ async def prepare_image(
     """
     preparation = _Preparation(services, definition, reference, tell)
     try:
-        return await preparation.run()
+        image = await preparation.run()
     except ImageUnavailable as error:
         if definition.image_type == "aws-ecr":
             _raise_for_ecr(services, definition, reference, error)
         raise
+    await services.images.note(image, services.now())
+    return image
 
 
 class _Preparation:

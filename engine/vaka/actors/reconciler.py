@@ -42,10 +42,10 @@ async def reconcile(services: Services) -> None:
     """Remove what no job needs any more: containers first, then the folders they used."""
     # the containers are listed before the jobs: one that is created in between is not in the list
     containers = await services.runtime.list_containers({LABEL_INSTANCE: services.config.instance})
-    folders = await trio.to_thread.run_sync(_folders, jobs_folder(services.config.home))
+    folders = await trio.to_thread.run_sync(job_folders, jobs_folder(services.config.home))
     active = await services.store.active_jobs()
     for container in containers:
-        if not _is_needed(container, active, services.now().timestamp()):
+        if not is_needed(container, active, services.now().timestamp()):
             log.warning(
                 "container.orphaned", extra={"container": container.name, "phase": container.phase}
             )
@@ -62,13 +62,14 @@ def jobs_folder(home: Path) -> Path:
     return home.absolute() / "jobs"
 
 
-def _folders(parent: Path) -> dict[int, Path]:
+def job_folders(parent: Path) -> dict[int, Path]:
+    """The folders of jobs below `parent`, by the ids of their jobs."""
     if not parent.is_dir():
         return {}
     return {int(entry.name): entry for entry in parent.iterdir() if entry.name.isdigit()}
 
 
-def _is_needed(container: ContainerStatus, active: Mapping[int, int], now: float) -> bool:
+def is_needed(container: ContainerStatus, active: Mapping[int, int], now: float) -> bool:
     """Whether a job at the attempt that made the container, or a waiting caller, may need it."""
     labels = container.labels
     try:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from vaka._plugins import Plugins
 from vaka.actors.admission import Admission
+from vaka.actors.ledger import ImageLedger
 from vaka.config import EngineConfig
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
 from vaka.store import JobStore, Owner
@@ -33,6 +34,7 @@ class Services:
     catalog: Catalog
     owner: Owner
     admission: Admission
+    images: ImageLedger
     starting: trio.CapacityLimiter
     """The gate of containers that are being created or started."""
     tokens: dict[int, SecretStr]

@@ -67,6 +67,8 @@ class ContainerStatus:
     phase: ContainerPhase
     labels: Mapping[str, str]
     created: datetime | None = None
+    finished: datetime | None = None
+    """When it ended, as far as it is known without asking for this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,22 @@ class ImageInfo:
     """`os/architecture`."""
     warning: str = ""
     """What may keep it from running on this host, for whoever follows the job."""
+    pulled: bool = False
+    """It was not on the host before it was prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostImage:
+    """An image that is on the host, as seen by who wants to remove it."""
+
+    id: str
+    references: tuple[str, ...]
+    """Its names with tag; none for one whose name is another image's by now."""
+    digests: tuple[str, ...] = ()
+    """Its names with digest, which it keeps when a tag has moved on."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: datetime | None = None
+    bytes: int | None = None
 
 
 IDENTITY_TOKEN = "<token>"  # noqa: S105 - a user name

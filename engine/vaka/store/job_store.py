@@ -16,7 +16,7 @@ from vaka._supervision import leaves
 from vaka.errors import StoreUnavailable
 from vaka.models.event import Event, Lines
 from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
-from vaka.store import _events, _journal, _queue, _records, _statistics
+from vaka.store import _events, _housekeeping, _journal, _queue, _records, _statistics
 from vaka.store._database import Database, Transaction
 from vaka.store._watch import Hub, Watch, listen
 from vaka.store._writer import Writer
@@ -174,6 +174,20 @@ class JobStore:
         Only these can have a container or a folder; how many wait makes no difference.
         """
         return await self._read(_records.active_jobs)
+
+    async def images_used(self) -> dict[str, datetime]:
+        """When each image was last to be run, by its id."""
+        return await self._read(_housekeeping.images_used)
+
+    async def old_logs(self, before: datetime) -> tuple[int, int]:
+        """How many jobs that ended before a moment have a log or a journal still, and its bytes."""
+        return await self._read(_housekeeping.old_logs, before)
+
+    async def forget_logs(self, before: datetime, limit: int) -> int:
+        """Remove the logs and journals of up to `limit` of them; the jobs stay. Returns how many."""
+        return await self._writer.write(
+            partial(_housekeeping.forget_logs, before=before, limit=limit)
+        )
 
     async def request_stop(
         self, job_id: int, by: Mapping[str, Any], project: str | None = None

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from vaka.models.container import (
     ContainerPhase,
     ContainerSpec,
     ContainerStatus,
+    HostImage,
     ImageInfo,
     OutputChunk,
     RegistryAuth,
@@ -347,7 +348,27 @@ class FakeRuntime(ContainerRuntime):
                 if login is not None:
                     self.host.logins.append((reference, await login(info if here else None)))
                 await self._pull(reference, image, progress)
-            return info
+            return replace(info, pulled=not here)
+
+    async def images(
+        self,
+        ids: Collection[str],
+        labels: Mapping[str, str],  # noqa: ARG002 - the fake's images have none
+    ) -> list[HostImage]:
+        async with self._call("images", ""):
+            return [
+                HostImage(image_id(reference), (reference,), self.host.images[reference].digests)
+                for reference in sorted(self.host._pulled)
+                if image_id(reference) in ids
+            ]
+
+    async def remove_image(self, name: str) -> bool:
+        async with self._call("remove_image", name):
+            users = [each.spec.image for each in self.host._containers.values()]
+            if name not in self.host._pulled or {name, image_id(name)} & set(users):
+                return False
+            self.host._pulled.remove(name)
+            return True
 
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         async with self._call("create", spec.name):
@@ -546,6 +567,7 @@ class FakeRuntime(ContainerRuntime):
             phase,
             dict(container.spec.labels),
             self.host._moment(container.created),
+            self.host._moment(container.end) if container.ended else None,
         )
 
 

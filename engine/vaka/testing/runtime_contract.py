@@ -482,6 +482,15 @@ class ContainerRuntimeContract:
         assert caught.value.reference == reference
         assert str(caught.value).startswith(f"Cannot pull image '{reference}': ")
 
+    async def test_images_that_are_not_there_are_neither_listed_nor_removed(
+        self, runtime: ContainerRuntime
+    ) -> None:
+        nothing = f"sha256:{'0' * 64}"
+
+        assert await runtime.images([nothing], {"vaka.instance": "nobody's"}) == []
+        assert not await runtime.remove_image(nothing)
+        assert not await runtime.remove_image("vaka-contract/nothing:1")
+
     async def test_a_cancelled_wait_leaves_the_container_as_it_is(
         self, runtime: ContainerRuntime, new: SpecFor
     ) -> None:

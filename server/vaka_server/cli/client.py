@@ -119,6 +119,13 @@ class Client(ABC):
     @abstractmethod
     async def cancel(self, job_id: int) -> None: ...
 
+    # what nobody needs any more
+    @abstractmethod
+    async def gc_plan(self) -> Document: ...
+    @abstractmethod
+    async def gc_apply(self, timeout: float | None, say: Callable[[str], None]) -> Document:
+        """Remove what a plan of this moment names; `say` is given a line for each step."""
+
     # catalog
     @abstractmethod
     async def components(self) -> list[Document]: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -163,6 +163,13 @@ class EmbeddedClient(Client):
             include=("stages",),
             waits_for=await self._engine.waits_for(record),
         )
+
+    async def gc_plan(self) -> Document:
+        return (await self._engine.gc_plan()).to_json()
+
+    async def gc_apply(self, timeout: float | None, say: Callable[[str], None]) -> Document:
+        planned = await self._engine.gc_plan()
+        return (await self._engine.gc_apply(planned, timeout=timeout, say=say)).to_json()
 
     # -- catalog -------------------------------------------------------------------------------
 

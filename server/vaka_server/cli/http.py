@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -141,6 +141,17 @@ class HttpClient(Client):
 
     async def cancel(self, job_id: int) -> None:
         await self._json("POST", f"/queue/jobs/{job_id}/kill")
+
+    async def gc_plan(self) -> Document:
+        return _object(await self._json("GET", "/vaka/gc", timeout=UNHURRIED))
+
+    async def gc_apply(self, timeout: float | None, say: Callable[[str], None]) -> Document:
+        report = _object(
+            await self._json("POST", "/vaka/gc", json={"timeout": timeout}, timeout=UNHURRIED)
+        )
+        for line in report.pop("lines"):
+            say(line)
+        return report
 
     # -- catalog -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaka_server.cli import catalog, data, jobs, system
+from vaka_server.cli import catalog, data, garbage, jobs, system
 
 BUILT_IN = frozenset({"local"})
 """Plugins of this distribution; none of them has commands."""
@@ -34,6 +34,7 @@ def create_cli() -> typer.Typer:
     jobs.register(app)
     catalog.register(app)
     data.register(app)
+    garbage.register(app)
     _add_plugins(app)
     return app
 

@@ -1,7 +1,17 @@
 """The route table: one module per resource. A handler parses, calls the engine, renders."""
 
 from vaka_server.route import Route
-from vaka_server.routes import components, docker, files, queue, service, stats, tables, tokens
+from vaka_server.routes import (
+    components,
+    docker,
+    files,
+    garbage,
+    queue,
+    service,
+    stats,
+    tables,
+    tokens,
+)
 
 __all__ = ["all_routes"]
 
@@ -17,4 +27,5 @@ def all_routes() -> tuple[Route, ...]:
         *components.ROUTES,
         *tables.ROUTES,
         *files.ROUTES,
+        *garbage.ROUTES,
     )

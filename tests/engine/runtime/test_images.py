@@ -122,6 +122,38 @@ async def test_a_digest_that_is_here_needs_no_registry(
     assert len(proxy.asked("/images/create")) == before == 1
 
 
+async def test_an_image_that_was_pulled_can_be_told_and_removed(
+    runtime: DockerRuntime,
+    docker: Docker,
+    registry: Registry,
+    publish: Publish,
+    reference: str,
+) -> None:
+    await publish(reference, "one")
+    first = await runtime.prepare_image(reference, login=registry.login)
+    again = await runtime.prepare_image(reference, login=registry.login)
+    await publish(reference, "two")
+    second = await runtime.prepare_image(reference, login=registry.login)
+
+    assert (first.pulled, again.pulled, second.pulled) == (True, False, True)
+    found = {each.id: each for each in await runtime.images([first.id, second.id], {})}
+    assert found[first.id].references == ()  # its name is the second one's by now
+    assert found[second.id].references == (reference,)
+    assert found[second.id].digests == second.digests
+    assert found[second.id].labels == {"text": "two"}
+    assert found[second.id].bytes
+    assert found[second.id].created is not None
+    (labelled,) = await runtime.images([], {"text": "two"})
+    assert labelled.id == second.id
+
+    user = await docker.containers.create({"Image": second.id})
+    assert not await runtime.remove_image(reference)  # a container, even one that never ran
+    await user.delete()
+    assert await runtime.remove_image(reference)
+    assert await runtime.remove_image(first.id)
+    assert await runtime.images([first.id, second.id], {}) == []
+
+
 async def test_another_digest_is_pulled(
     runtime: DockerRuntime, proxy: Proxy, registry: Registry, publish: Publish, reference: str
 ) -> None:
