@@ -32,7 +32,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -54,7 +54,14 @@ from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
 from vaka.config import EngineConfig
-from vaka.errors import ApplicationError, EngineError, HomeInUse, NotFound, UserError
+from vaka.errors import (
+    ApplicationError,
+    EngineError,
+    HomeInUse,
+    NotFound,
+    RuntimeUnavailable,
+    UserError,
+)
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend, Resource
 from vaka.models.component import ComponentDefinition
 from vaka.models.event import Event
@@ -469,7 +476,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             return
         runtime = self._any_runtime()
         try:
-            await runtime.open()
+            with suppress(RuntimeUnavailable):  # every question about it says so again
+                await runtime.open()
             yield replace(self.services, runtime=runtime)
         finally:
             await _close(runtime)
