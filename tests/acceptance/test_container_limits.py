@@ -13,6 +13,7 @@ import trio
 from tests.acceptance.images import Images
 
 from vaka import Engine, EngineConfig, Job, JobSpec, Status
+from vaka.datafolder import JobFolder
 from vaka.docker import Docker
 
 pytestmark = pytest.mark.docker
@@ -152,3 +153,29 @@ async def test_an_image_that_needs_root_may_leave_files_that_nobody_may_read(
     assert table["id"] == "in.c-test-root-c.locked"
     assert without.error == "user"
     assert "Permission denied" in without.message
+
+
+@pytest.mark.scenario("runner", 188)
+async def test_an_engine_that_is_not_root_has_the_folder_given_back(
+    engine: Engine, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rights: list[tuple[int, int]] = []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    def look(folder: JobFolder) -> None:
+        found = (folder.data / "out/tables/locked.csv").stat()
+        rights.append((found.st_uid, found.st_mode & 0o600))
+
+    monkeypatch.setattr(JobFolder, "normalise_permissions", refuse)
+    monkeypatch.setattr(JobFolder, "drop_state", look)
+    root = images.component("test.root", LOCKED, default_bucket=True)
+    await engine.catalog.put_component(root | {"features": ["container-root-user"]})
+    await engine.catalog.create_configuration("1", "test.root", "C", config_id="c")
+
+    job = await engine.submit(JobSpec(component="test.root", config="c"))
+
+    assert (await job.wait()).status is Status.SUCCESS
+    assert rights == [(engine.config.owner[0], 0o600)]
+    assert images.containers(engine.config.instance) == []

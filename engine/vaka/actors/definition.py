@@ -26,6 +26,7 @@ from vaka.actors.limits import resource_limits
 from vaka.actors.listeners import heard
 from vaka.actors.logs import StageLog
 from vaka.actors.output import OutputReader
+from vaka.actors.permissions import take_back
 from vaka.actors.plan import DefinitionPlan
 from vaka.actors.processor import processor_stages
 from vaka.actors.services import Services
@@ -584,7 +585,7 @@ class DefinitionActor:
         if ending is None:
             raise Stopped
         if stage.definition.runs_as_root:
-            await self._take_back_the_folder()
+            await take_back(services, self._folder, spec, self._notice)
         if stage.kind == "main" and has_succeeded(ending) and not ending.stopped:
             await self._upload_artifacts(unit)
         record = await self._collect(stage, record, ending, last=last)
@@ -622,12 +623,8 @@ class DefinitionActor:
             uploaded = await artifacts.upload()
             self._keep(artifacts={**self._left.get("artifacts", {}), "uploaded": uploaded})
 
-    async def _take_back_the_folder(self) -> None:
-        """Make what an image's own user wrote readable to the engine and to the next container."""
-        await self._events.note("notice", "Normalizing working directory permissions")
-        await trio.to_thread.run_sync(
-            self._folder.normalise_permissions, *self._services.config.owner
-        )
+    async def _notice(self, message: str) -> None:
+        await self._events.note("notice", message)
 
     async def _collect(
         self, stage: Stage, record: StageRecord, ending: Ending, *, last: bool
