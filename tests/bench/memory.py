@@ -62,7 +62,7 @@ async def _grow(home: Path) -> int:
     scope = StorageScope("memory")
     await backend.open()
     try:
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         await backend.tables.create_bucket(scope, "in", "bench")
         await backend.tables.load(
             scope, [TableLoad(TABLE, (home / "table.csv",), primary_key=("id",))]
@@ -71,12 +71,13 @@ async def _grow(home: Path) -> int:
         await backend.tables.load(
             scope, [TableLoad(TABLE, (home / "delta.csv",), incremental=True)]
         )
-        return _resident("VmHWM") - before
+        return resident("VmHWM") - before
     finally:
         await backend.aclose()
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
+    """Bytes of memory of this process: `VmRSS` now, `VmHWM` at its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

@@ -109,7 +109,7 @@ class Plain:
         )
 
     async def load(self) -> int:
-        return await self._run(f"CREATE TABLE orders AS SELECT * FROM {_read(self._inputs.table)}")
+        return await self._run(f"CREATE TABLE orders AS SELECT * FROM {read(self._inputs.table)}")
 
     async def export(self) -> int:
         return await self._run(f"COPY orders TO '{self._inputs.target}' (HEADER, FORCE_QUOTE *)")
@@ -122,7 +122,7 @@ class Plain:
         fields = ", ".join(f"delta.{name}" for name in COLUMNS)
         await self._run(
             f"""
-            MERGE INTO orders USING (SELECT * FROM {_read(self._inputs.delta)}) AS delta
+            MERGE INTO orders USING (SELECT * FROM {read(self._inputs.delta)}) AS delta
             ON orders.id = delta.id
             WHEN MATCHED THEN UPDATE SET {values}
             WHEN NOT MATCHED THEN INSERT VALUES ({fields})
@@ -209,7 +209,7 @@ async def _timed(step: Callable[[], Awaitable[int]], inputs: Inputs) -> tuple[fl
     return seconds, rows
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     columns = ", ".join(f"'{name}': 'VARCHAR'" for name in COLUMNS)
     return (
         f"read_csv('{path}', auto_detect = false, header = true, delim = ',', quote = '\"', "
