@@ -28,7 +28,7 @@ from vaka.mapping.results import Report, TableResult
 from vaka.models.document import Format
 from vaka.models.manifest import dumps_manifest, input_file_manifest, input_table_manifest
 from vaka.models.mapping import InputFile, InputTable
-from vaka.models.state import FileState, JobState, TableState
+from vaka.models.state import FileState, JobState, TableState, file_key
 from vaka.models.storage import (
     ExportOptions,
     ExportResult,
@@ -286,23 +286,44 @@ async def stage_files(
     await report("note", "info", 'Using "local" file input staging.', {})
     scope = replace(scope, branch=None)
     now = datetime.now(UTC)
-    entries: list[FileState] = []
-    fetched: list[FileDetail] = []
-    for item in items:
+    newest = state.newest_files
+
+    async def find(_: int, item: InputFile) -> tuple[FoundFiles, list[FileDetail]]:
         where = await _where(item, backend, scope, branch)
+        # the tags as configured are what the state knows the item by, in every branch
+        last = newest.get(file_key(item.state_tags))
+        return where, await _list_files(where, backend, now, last)
+
+    found = await in_parallel(parallel, find, items)
+    entries: list[FileState] = []
+    wanted: dict[tuple[str | None, int], _Wanted] = {}  # what several items find is fetched once
+    for item, (where, listed) in zip(items, found, strict=True):
         if where.note is not None:
             await report("note", "info", where.note, {})
-        found = await _list_files(where, item, state, backend, now)
-        download = partial(_download, item, backend, where.scope, folder, format, report)
-        fetched += await in_parallel(parallel, download, found)
-        newest = max((file.id for file in found), default=None)
-        last = state.last_import_id(item.state_tags) if newest is None else str(newest)
+        for file in listed:
+            key = where.scope.branch, file.id
+            if key not in wanted or not item.overwrite:
+                wanted[key] = _Wanted(item, where.scope, file)
+        last = newest.get(file_key(item.state_tags))
+        if listed:
+            last = str(max(file.id for file in listed))
         if last is not None:
             entries.append(FileState(tuple(item.state_tags), last))
+    download = partial(_download, backend, folder, format, report)
+    fetched = await in_parallel(parallel, download, list(wanted.values()))
     await report("note", "info", "All files were fetched.", {})
     return InputFiles(
         state=tuple(entries), files=len(fetched), bytes=sum(file.size_bytes for file in fetched)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A file to be downloaded, and an item that found it: one that refuses to, if there is one."""
+
+    item: InputFile
+    scope: StorageScope
+    file: FileDetail
 
 
 async def _where(
@@ -317,15 +338,9 @@ async def _where(
 
 
 async def _list_files(
-    where: FoundFiles,
-    item: InputFile,
-    state: JobState | None,
-    backend: MappingBackend,
-    now: datetime,
+    where: FoundFiles, backend: MappingBackend, now: datetime, last: str | None = None
 ) -> list[FileDetail]:
     try:
-        # the tags as configured are what the state knows the item by, in every branch
-        last = None if state is None else state.last_import_id(item.state_tags)
         query = file_query(where.item, last, run_id=where.scope.run_id, now=now)
         return await backend.files.list_files(where.scope, query)
     except UserError as error:
@@ -333,23 +348,22 @@ async def _list_files(
 
 
 async def _download(
-    item: InputFile,
     backend: MappingBackend,
-    scope: StorageScope,
     folder: JobFolder,
     format: Format,  # noqa: A002
     report: Report,
-    _: int,
-    listed: FileDetail,
+    index: int,
+    wanted: _Wanted,
 ) -> FileDetail:
+    listed = wanted.file
     name = f"{listed.id}_{listed.name}"
     try:
-        if not item.overwrite:
+        if not wanted.item.overwrite:
             raise InvalidInput("Overwrite cannot be turned off for local mapping.")
         if len(split_name(name)) != 1:
             raise InvalidInput("Its name is a path.")
-        target = await trio.to_thread.run_sync(folder.incoming, f"file-{listed.id}")
-        file = await backend.files.download(scope, listed.id, target)
+        target = await trio.to_thread.run_sync(folder.incoming, f"file-{index}")
+        file = await backend.files.download(wanted.scope, listed.id, target)
         await trio.to_thread.run_sync(folder.place, target, "files", name)
         document = dumps_manifest(input_file_manifest(file), format)
         await trio.to_thread.run_sync(folder.write_manifest, "files", name, document)
@@ -391,7 +405,7 @@ async def tag_processed(
         if not item.processed_tags:
             continue
         where = await _where(item, backend, scope, branch)
-        for file in await _list_files(where, item, None, backend, now):
+        for file in await _list_files(where, backend, now):
             try:
                 await backend.files.add_tags(scope, file.id, branch.tags(item.processed_tags))
             except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -75,6 +75,14 @@ class FileState:
     last_import_id: str
 
 
+FileKey = tuple[frozenset[tuple[str, str]], ...]
+
+
+def file_key(tags: Iterable[Mapping[str, str]]) -> FileKey:
+    """The same for tags that identify the same mapping item; their order counts."""
+    return tuple(frozenset(tag.items()) for tag in tags)
+
+
 @dataclass(frozen=True, slots=True)
 class JobState:
     """The state of a configuration or row."""
@@ -142,17 +150,13 @@ class JobState:
             (each.last_import_date for each in self.input_tables if each.source == source), None
         )
 
-    def last_import_id(self, tags: Sequence[Mapping[str, str]]) -> str | None:
-        """The newest file that the item with these tags has read, or None; order counts."""
-        wanted = [dict(tag) for tag in tags]
-        return next(
-            (
-                each.last_import_id
-                for each in self.input_files
-                if [dict(tag) for tag in each.tags] == wanted
-            ),
-            None,
-        )
+    @property
+    def newest_files(self) -> dict[FileKey, str]:
+        """The newest file that was read, by the `file_key` of the item that found it."""
+        newest: dict[FileKey, str] = {}
+        for each in self.input_files:
+            newest.setdefault(file_key(each.tags), each.last_import_id)
+        return newest
 
 
 def parse_state_file(data: bytes, *, format: Format = "json", path: str) -> dict[str, Json]:  # noqa: A002

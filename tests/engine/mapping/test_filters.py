@@ -7,7 +7,7 @@ from vaka.errors import InvalidInput, MappingFailed
 from vaka.mapping.filters import export_options, file_query, moment, rows_to_delete
 from vaka.mapping.manifests import merge
 from vaka.models.mapping import InputFile, InputTable
-from vaka.models.state import JobState
+from vaka.models.state import JobState, file_key
 from vaka.models.storage import DeleteWhere, ExportOptions, Filter
 
 NOW = datetime(2024, 3, 31, 15, 30, 20, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_an_adaptive_read_goes_on_where_the_last_one_ended() -> None:
 
 def query(stored: JobState | None = NO_STATE, run_id: str | None = None, **item: Any) -> Any:
     files = InputFile.parse(item)
-    last = None if stored is None else stored.last_import_id(files.state_tags)
+    last = None if stored is None else stored.newest_files.get(file_key(files.state_tags))
     return file_query(files, last, run_id=run_id, now=NOW)
 
 

@@ -11,6 +11,7 @@ from vaka.models.state import (
     FileState,
     JobState,
     TableState,
+    file_key,
     parse_result,
     parse_state_file,
     parse_usage,
@@ -95,10 +96,11 @@ def test_the_last_import_is_found_by_source_and_the_first_entry_wins() -> None:
 def test_the_last_file_is_found_by_exactly_its_tags() -> None:
     state = JobState(input_files=(FileState(({"name": "a"}, {"name": "b"}), "7"),))
 
-    assert state.last_import_id([{"name": "a"}, {"name": "b"}]) == "7"
-    assert state.last_import_id([{"name": "b"}, {"name": "a"}]) is None
-    assert state.last_import_id([{"name": "a"}]) is None
-    assert state.last_import_id([{"name": "a", "match": "include"}, {"name": "b"}]) is None
+    newest = state.newest_files
+    assert newest[file_key([{"name": "a"}, {"name": "b"}])] == "7"
+    assert file_key([{"name": "b"}, {"name": "a"}]) not in newest
+    assert file_key([{"name": "a"}]) not in newest
+    assert file_key([{"name": "a", "match": "include"}, {"name": "b"}]) not in newest
 
 
 @pytest.mark.parametrize("data", [b"", b" \n", b"{}", b"[]", b"null"])
