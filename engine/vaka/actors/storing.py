@@ -47,6 +47,7 @@ def storing_options(
             data_types=types.effective_support(
                 features, configuration.data_type_support, main.data_types_support
             ),
+            types_in_metadata=types.FEATURE_METADATA in features,
             tags_staging=FEATURE_TAGS in features,
             slices=slicing.FEATURE in features,
         ),

@@ -85,6 +85,8 @@ class OutputContext:
     """Of the manifests."""
     data_types: DataTypesSupport | None = None
     """What types of columns are worth (`effective_support`); None: the project knows none."""
+    types_in_metadata: bool = False
+    """Whether the metadata of columns make a new table typed, where no schema does."""
     tags_staging: bool = False
     """Whether the files that tables travel in carry the system tags."""
     slices: bool = False
@@ -545,19 +547,26 @@ class _Storage:
         self, table: _Table, before: TableDetail | None
     ) -> tuple[ColumnDefinition, ...]:
         """Types of columns that the load is to know: a schema's, else those of new columns."""
-        if self.context.data_types is None or (before is not None and not before.is_typed):
-            if before is not None and self.context.data_types is not None and table.data["schema"]:
-                check_structure(before, definitions(table.data, self.backend.backend_name))
-            return ()
-        if table.data["schema"]:
-            defined = self._typed(table, definitions(table.data, self.backend.backend_name))
+        data, backend = table.data, self.backend.backend_name
+        takes_types = before is None or before.is_typed
+        if data["schema"]:
+            if self.context.data_types is None:
+                return ()
+            wanted = definitions(data, backend)
+            if takes_types:
+                wanted = self._typed(table, wanted)
             if before is not None:
-                check_structure(before, defined)
-            return defined
+                check_structure(before, wanted)
+            return wanted if takes_types else ()
         if before is None:
+            takes_types = bool(
+                self.context.types_in_metadata and data["columns"] and data["column_metadata"]
+            )
+        if not takes_types:
             return ()
-        said = definitions_in_metadata(table.data)
-        return self._typed(table, [each for each in said if each.name not in before.columns])
+        known = () if before is None else before.columns
+        said = definitions_in_metadata(data, backend)
+        return self._typed(table, [each for each in said if each.name not in known])
 
     def _typed(
         self, table: _Table, columns: Sequence[ColumnDefinition]

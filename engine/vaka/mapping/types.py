@@ -15,6 +15,8 @@ from vaka.models.tree import is_blank, text
 
 FEATURE: Final = "new-native-types"
 """Feature of a project whose tables may be typed."""
+FEATURE_METADATA: Final = "native-types"
+"""Feature of a project where the metadata of columns make new tables typed: the older way."""
 _METADATA: Final = "KBC.datatype."
 
 
@@ -98,8 +100,14 @@ def _definition(column: Mapping[str, Any], backend: str) -> ColumnDefinition:
     )
 
 
-def definitions_in_metadata(data: Mapping[str, Any]) -> tuple[ColumnDefinition, ...]:
-    """What a merged item without schema says, in the metadata of its columns (section 6.9)."""
+def definitions_in_metadata(data: Mapping[str, Any], backend: str) -> tuple[ColumnDefinition, ...]:
+    """What a merged item without schema says, in the metadata of its columns (section 6.9).
+
+    Types of a backend count when the table's metadata name this one.
+    """
+    about = {text(each["key"]): text(each.get("value")) for each in data["metadata"]}
+    about |= {key: text(value) for key, value in data.get("table_metadata", {}).items()}
+    is_ours = about.get(f"{_METADATA}backend", "").lower() == backend
     found = []
     for name in dict.fromkeys([*map(text, data["columns"]), *data["column_metadata"]]):
         said = {
@@ -111,6 +119,7 @@ def definitions_in_metadata(data: Mapping[str, Any]) -> tuple[ColumnDefinition, 
             ColumnDefinition(
                 name=name,
                 base_type=said.get("basetype") or "STRING",
+                type=(said.get("type") or None) if is_ours else None,
                 length=said.get("length") or None,
                 nullable=said.get("nullable", "1").lower() not in {"0", "false"},
                 default=said.get("default") or None,

@@ -284,6 +284,32 @@ async def test_a_new_column_without_schema_has_the_type_of_its_metadata(desk: De
     ]
 
 
+@pytest.mark.parametrize(
+    ("backend", "expected"), [("snowflake", ("NUMBER", "10,2")), ("teradata", ("FLOAT", None))]
+)
+async def test_metadata_make_a_new_table_typed_where_a_project_has_it_so(
+    desk: Desk, backend: str, expected: tuple[str, str | None]
+) -> None:
+    said = {"basetype": "FLOAT", "type": "NUMERIC", "length": "10,2", "nullable": "0"}
+    item = {
+        "columns": ["Id", "n"],
+        "column_metadata": {
+            "n": [{"key": f"KBC.datatype.{key}", "value": value} for key, value in said.items()]
+        },
+        "metadata": [{"key": "KBC.datatype.backend", "value": backend}],
+    }
+    assert await stored(desk, [("1", "1")], context=CONTEXT, **item) == ()
+    assert not (await desk.backend.tables.table(SCOPE, TABLE)).is_typed
+    await desk.backend.tables.drop_table(SCOPE, TABLE)
+
+    old = replace(CONTEXT, types_in_metadata=True)
+    assert await stored(desk, [("1", "1")], context=old, **item) == ()
+    free, n = (await desk.backend.tables.table(SCOPE, TABLE)).definitions
+    assert (free.base_type, n.type, n.length, n.nullable) == ("STRING", *expected, False)
+    assert await stored(desk, [("Id",), ("1",)], context=old, destination="out.c-b.bare") == ()
+    assert not (await desk.backend.tables.table(SCOPE, "out.c-b.bare")).is_typed
+
+
 # -- values that become null -----------------------------------------------------------------------
 
 
