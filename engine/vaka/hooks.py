@@ -344,6 +344,17 @@ class Catalog(Resource):
         self, name: str, *, features: Sequence[str] = (), limits: Mapping[str, Any] | None = None
     ) -> Project: ...
 
+    @abstractmethod
+    async def update_project(
+        self,
+        project: str,
+        *,
+        name: str | None = None,
+        features: Sequence[str] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Project:
+        """Replace what is given: all of the features, or all of the limits. Jobs see it at once."""
+
     async def branches(self, project: str) -> list[Branch]:
         """The default branch, and then the development branches by id.
 

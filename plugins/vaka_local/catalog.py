@@ -105,6 +105,37 @@ class LocalCatalog(Catalog):
 
         return await self._database.write(create)
 
+    async def update_project(
+        self,
+        project: str,
+        *,
+        name: str | None = None,
+        features: Sequence[str] | None = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Project:
+        if name is not None and not name.strip():
+            raise InvalidInput("A project needs a name.", path="name")
+        values: dict[str, Any] = {}
+        if name is not None:
+            values["name"] = name
+        if features is not None:
+            values["features"] = to_text(list(dict.fromkeys(features)), "features")
+        if limits is not None:
+            values["limits"] = to_text(limits, "limits")
+
+        def update(connection: Connection) -> Project:
+            number = _key(connection, project)
+            if values:
+                connection.execute(
+                    projects.update().where(projects.c.id == number).values(**values)
+                )
+            return _get_project(connection, project)
+
+        try:
+            return await self._database.write(update)
+        finally:
+            self._known_tokens.clear()
+
     # -- branches --------------------------------------------------------------------------------
 
     async def branches(self, project: str) -> list[Branch]:

@@ -215,6 +215,24 @@ def test_state(shell: Shell, component: Path, tmp_path: Path) -> None:
     assert shell.json("state", "get", "C", "X", "--row", "R")["version"] == 1
 
 
+def test_the_features_and_limits_of_the_project(shell: Shell) -> None:
+    assert shell.json("project", "show")["features"] == ["queuev2"]
+    change = ["--feature", "new-native-types", "--no-feature", "queuev2", "--limit", "a.b=5"]
+    if shell.options[0] == "--url":
+        refused = shell.run("project", "set", *change, code=1)
+        assert "are its operator's" in refused.stderr
+        return
+    assert shell.run("project", "set", *change).stdout == (
+        "Project Main\nfeature  new-native-types\nlimit    a.b=5\n"
+    )
+    assert shell.json("project", "show")["features"] == ["new-native-types"]
+    shell.run("project", "set", "--no-limit", "a.b", "--feature", "new-native-types")
+    found = shell.json("project", "show")
+    assert (found["features"], found["limits"]) == (["new-native-types"], {})
+    shell.run("project", "set", code=2)
+    shell.run("project", "set", "--limit", "a.b=x", code=2)
+
+
 def test_tokens(shell: Shell) -> None:
     made = shell.json("token", "create", "--description", "for tests", "--role", "read")
     assert (made["role"], made["description"]) == ("read", "for tests")

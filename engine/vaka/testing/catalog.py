@@ -90,6 +90,33 @@ class CatalogContract:
         assert (second.features, dict(second.limits)) == ((), {})
         assert await catalog.projects() == [first, second]
 
+    async def test_a_project_changes_in_what_is_given(self, catalog: Catalog) -> None:
+        first = await catalog.create_project("one", features=["a", "b"], limits={"x": 1})
+        second = await catalog.create_project("two", features=["c"])
+        _, secret = await catalog.create_token(first.id, "", Role.ADMIN)
+        await catalog.verify_token(secret)
+
+        changed = await catalog.update_project(first.id, features=["b", "new", "b"])
+        assert (changed.name, changed.features, dict(changed.limits)) == (
+            "one",
+            ("b", "new"),
+            {"x": 1},
+        )
+        changed = await catalog.update_project(first.id, name="1", limits={"y": 2})
+        assert changed == await catalog.project(first.id)
+        assert (changed.name, changed.features, dict(changed.limits)) == (
+            "1",
+            ("b", "new"),
+            {"y": 2},
+        )
+        assert (await catalog.verify_token(secret)).project == changed
+        assert await catalog.update_project(second.id) == second
+        assert (await catalog.update_project(second.id, features=[])).features == ()
+        with pytest.raises(InvalidInput):
+            await catalog.update_project(first.id, name=" ")
+        with pytest.raises(NotFound):
+            await catalog.update_project("999", name="x")
+
     @pytest.mark.parametrize("project", ["999", "", "x", "-1", "1.0", "9" * 40])
     async def test_a_project_that_is_not_there_is_not_found(
         self, catalog: Catalog, project: str

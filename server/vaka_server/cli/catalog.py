@@ -1,8 +1,9 @@
-"""Commands on what is configured: component, config, row, state, token."""
+"""Commands on what is configured: component, config, row, state, project, token."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vaka_server.cli import text
-from vaka_server.cli.client import Document, NewToken
+from vaka_server.cli.client import Document, NewToken, ProjectChange
 from vaka_server.cli.session import Absent, Session, Usage, command, say
 
 Component = Annotated[str, typer.Argument(help="Id of the component.")]
@@ -47,6 +48,9 @@ def register(app: typer.Typer) -> None:
     state = group(app, "state", "What components keep between runs.")
     command(state, "get")(state_get)
     command(state, "set")(state_set)
+    project = group(app, "project", "What holds for everything here: features and limits.")
+    command(project, "show")(project_show)
+    command(project, "set")(project_set)
     token = group(app, "token", "Who may use the server.")
     command(token, "create")(token_create)
     command(token, "list")(token_list)
@@ -282,6 +286,55 @@ async def state_set(
         await client.put_state(component, config, row, body)
         stored = await client.state(component, config, row)
     session.show(stored, lambda: f"Version {stored['version']}.")
+
+
+# -- project ---------------------------------------------------------------------------------------
+
+
+async def project_show(session: Session) -> None:
+    """Show the project's features and limits."""
+    async with session.client() as client:
+        found = await client.project()
+    session.show(found, lambda: _project_text(found))
+
+
+async def project_set(
+    session: Session,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Have this feature; may be repeated.")
+    ] = None,
+    no_feature: Annotated[
+        list[str] | None, typer.Option(help="Do without this feature; may be repeated.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set a limit; may be repeated.")
+    ] = None,
+    no_limit: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Take a limit away; may be repeated.")
+    ] = None,
+) -> None:
+    """Change the project's features and limits, on the host of the server while that is stopped."""
+    if not (feature or no_feature or limit or no_limit):
+        raise Usage("Say what is to change: --feature, --no-feature, --limit or --no-limit.")
+    limits: dict[str, Any] = dict.fromkeys(no_limit or ())
+    for each in limit or ():
+        name, equals, value = each.partition("=")
+        if not (name and equals and re.fullmatch(r"[0-9]{1,18}", value)):
+            raise Usage(f"--limit {each}: is a name, = and a whole number.")
+        limits[name] = int(value)
+    wanted = ProjectChange(tuple(feature or ()), tuple(no_feature or ()), limits)
+    async with session.client() as client:
+        changed = await client.update_project(wanted)
+    session.show(changed, lambda: _project_text(changed))
+
+
+def _project_text(project: Document) -> str:
+    lines = [f"Project {text.clean(str(project['name']))}"]
+    lines += [f"feature  {text.clean(name)}" for name in project["features"]]
+    lines += [
+        f"limit    {text.clean(name)}={limit['value']}" for name, limit in project["limits"].items()
+    ]
+    return "\n".join(lines)
 
 
 # -- tokens ----------------------------------------------------------------------------------------

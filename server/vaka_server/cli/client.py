@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,18 @@ class Upload:
     is_permanent: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectChange:
+    """What is to be different about a project."""
+
+    features: tuple[str, ...] = ()
+    """To be added."""
+    without: tuple[str, ...] = ()
+    """Features to be taken away."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """To be set, or with None to be taken away."""
+
+
 class Client(ABC):
     """An installation. Use it with `async with`."""
 
@@ -163,6 +175,10 @@ class Client(ABC):
     async def put_state(
         self, component: str, config: str, row: str | None, body: Mapping[str, Any]
     ) -> None: ...
+    @abstractmethod
+    async def project(self) -> Document: ...
+    @abstractmethod
+    async def update_project(self, wanted: ProjectChange) -> Document: ...
     @abstractmethod
     async def tokens(self) -> list[Document]: ...
     @abstractmethod

@@ -36,6 +36,7 @@ from vaka_server.cli.client import (
     Load,
     NewToken,
     Progress,
+    ProjectChange,
     Run,
     Select,
     Upload,
@@ -274,6 +275,20 @@ class EmbeddedClient(Client):
             stored_object(body, "state"),
             expected_version=expected_version(body),
         )
+
+    async def project(self) -> Document:
+        return documents.project(self._project)
+
+    async def update_project(self, wanted: ProjectChange) -> Document:
+        before = self._project
+        kept = [each for each in before.features if each not in wanted.without]
+        limits = {**before.limits, **wanted.limits}
+        changed = await self._engine.catalog.update_project(
+            before.id,
+            features=[*kept, *(each for each in wanted.features if each not in kept)],
+            limits={name: value for name, value in limits.items() if value is not None},
+        )
+        return documents.project(changed)
 
     async def tokens(self) -> list[Document]:
         found = await self._engine.catalog.tokens(self._project.id)

@@ -32,6 +32,7 @@ from vaka_server.cli.client import (
     Load,
     NewToken,
     Progress,
+    ProjectChange,
     Run,
     Select,
     Upload,
@@ -214,6 +215,15 @@ class HttpClient(Client):
         self, component: str, config: str, row: str | None, body: Mapping[str, Any]
     ) -> None:
         await self._json("PUT", _state(component, config, row), json=dict(body))
+
+    async def project(self) -> Document:
+        return _object(_object(await self._json("GET", "/v2/storage/tokens/verify"))["owner"])
+
+    async def update_project(self, wanted: ProjectChange) -> Document:  # noqa: ARG002 - for none
+        raise AccessDenied(
+            "Features and limits of a project are its operator's: stop the server, and change them on "
+            f"its host with --home instead of --url ({self._url})."
+        )
 
     async def tokens(self) -> list[Document]:
         return _list(await self._json("GET", "/v2/storage/tokens"))
