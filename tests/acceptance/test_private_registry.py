@@ -148,6 +148,10 @@ async def test_amazons_token_opens_its_registry(
             monkeypatch.setenv(name, value)
         opened, told = await run(engine, type="aws-ecr", uri=published, tag="1")
         missing, _ = await run(engine, type="aws-ecr", uri=published, tag="2")
+        assert len(amazon.requests) == 1  # the token was still good
+        after, _ = await run(engine, type="aws-ecr", uri=published, tag="1")
+        assert len(amazon.requests) == 2  # until something failed with it
+    assert after.record.status is Status.SUCCESS
     assert closed.record.error == "application"  # nobody else knows the password
     assert opened.record.status is Status.SUCCESS, told
     assert missing.record.error == "user"

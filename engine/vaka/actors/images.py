@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
+TOKEN_LIFE = 6 * 3600.0
+"""Seconds for which a token of Amazon's is used again; it is good for twelve hours."""
 
 Tell = Callable[[Level, str], Awaitable[None]]
 """Takes what there is to say: warnings for whoever follows the job, notices for the operator."""
@@ -42,6 +45,7 @@ async def prepare_image(
         image = await preparation.run()
     except ImageUnavailable as error:
         if definition.image_type == "aws-ecr":
+            services.registry_tokens.pop(registry_host(reference), None)  # it may be of no use
             _raise_for_ecr(services, definition, reference, error)
         raise
     await services.images.note(image, services.now())
@@ -98,6 +102,7 @@ class _Preparation:
             self._is_told = True
             if found is None:
                 await self._tell("notice", f"Failed to get hash for image {reference}")
+                await self._tell("info", f"Pulling image {reference}.")
             if digest:
                 await self._tell("notice", f'Digest "{digest}" for image "{reference}" not found.')
         services, config = self._services, self._services.config
@@ -119,11 +124,15 @@ class _Preparation:
         return stored
 
     async def _ask_amazon(self, host: str) -> RegistryAuth:
-        """A token of Amazon's, patiently."""
+        """A token of Amazon's, patiently; one that was given a while ago is as good."""
+        tokens = self._services.registry_tokens
+        asked, auth = tokens.get(host, (-math.inf, None))
+        if auth is not None and trio.current_time() - asked < TOKEN_LIFE:
+            return auth
         pause = FIRST_PAUSE
         for attempts_left in range(self._services.config.pull_attempts - 1, -1, -1):
             try:
-                return await authorization_token(
+                auth = await authorization_token(
                     self._definition.uri, self._definition.region, os.environ
                 )
             except ApplicationError as error:
@@ -132,6 +141,9 @@ class _Preparation:
                     raise ImageUnavailable(
                         f"Login to {host} failed: {error}", reference=self._reference
                     ) from error
+            else:
+                tokens[host] = (trio.current_time(), auth)
+                return auth
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         raise AssertionError("pull_attempts is at least 1")

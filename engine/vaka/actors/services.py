@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import trio
@@ -14,6 +14,7 @@ from vaka.actors.admission import Admission
 from vaka.actors.ledger import ImageLedger
 from vaka.config import EngineConfig
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
+from vaka.models.container import RegistryAuth
 from vaka.store import JobStore, Owner
 
 
@@ -40,4 +41,6 @@ class Services:
     tokens: dict[int, SecretStr]
     """Tokens of jobs that were submitted here, for components that are given them. They are kept in
     memory only, because nothing may write them down in the clear."""
+    registry_tokens: dict[str, tuple[float, RegistryAuth]] = field(default_factory=dict)
+    """By registry: when a token was given, on Trio's clock, and what to log in with."""
     now: Callable[[], datetime] = utcnow

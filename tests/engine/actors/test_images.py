@@ -122,7 +122,10 @@ async def test_an_image_that_is_not_here_is_told_of_and_pulled(
 ) -> None:
     host.images[IMAGE] = FakeImage(digests=(KNOWN,), local=False)
     async with make_engine() as engine:
-        notices = await told(await run(engine))
+        job = await run(engine)
+        notices = await told(job)
+        everything = [event.message async for event in job.events()]
+    assert f"Pulling image {IMAGE}." in everything
     assert noted() == [f"Failed to get hash for image {IMAGE}"]
     assert notices == [f"Using image {IMAGE} with repo-digest {KNOWN}"]
 
