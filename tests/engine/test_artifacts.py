@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from tests.engine.conftest import MakeEngine
 from trio.testing import MockClock
 
@@ -326,3 +327,34 @@ async def test_a_hostile_archive_is_refused_before_the_container(
             '"link" in it is neither a regular file nor a folder.',
         )
         assert len(worker.found) == 1
+
+
+async def test_artifacts_are_stored_once_however_often_it_is_tried(
+    clock: MockClock, make_engine: MakeEngine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine dies after it has stored them, and before it has written that down."""
+    async with make_engine(shutdown="adopt") as engine:
+        await configure(engine)
+        worker.leaves = {"current/file": "x"}
+        files = engine.storage.files
+        upload = type(files).upload
+        reached = trio.Event()
+
+        async def stuck(self: Any, *args: Any, **kwargs: Any) -> FileDetail:
+            await upload(self, *args, **kwargs)
+            reached.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(files), "upload", stuck)
+            job = await engine.submit(JobSpec(component=COMPONENT, config="c"))
+            await reached.wait()
+            (before,) = await stored(engine)
+    async with make_engine() as engine:
+        job = await engine.job(job.id)
+        outcome = await job.wait()
+        assert outcome.status is Status.SUCCESS, outcome
+        assert await stored(engine) == [before]
+        assert outcome.result["artifacts"]["uploaded"] == [{"storageFileId": str(before.id)}]
+    assert len(worker.found) == 1

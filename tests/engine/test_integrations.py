@@ -420,3 +420,48 @@ async def test_without_a_broker_credentials_are_the_catalogs(
         "user",
         f"No data found for api {COMPONENT}",
     )
+
+
+# -- another engine --------------------------------------------------------------------------------
+
+
+async def test_an_engine_that_takes_a_job_over_knows_its_variables_and_its_secrets(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def fetch(*args: Any, credentials_id: str, **kwargs: Any) -> Any:
+        asked.append(credentials_id)
+        return CREDENTIALS
+
+    monkeypatch.setattr("vaka.actors.definition.fetch_credentials", fetch)
+    output = (Printed(b"begun\n"), Printed(b"later: app-hunter2\n", at=50))
+    processor = FakeImage(Script((Printed(b"from the processor\n"),)))
+    host.images |= {"worker:1": FakeImage(Script(output, seconds=100)), "after:1": processor}
+    content = {
+        "parameters": {"a": "{{ vault.x }}"},
+        "authorization": {"oauth_api": {"id": "main", "version": 3}},
+        "processors": {"after": [{"definition": {"component": "vendor.after"}}]},
+    }
+    async with make_engine(shutdown="adopt") as engine:
+        await register(engine)
+        definition = {"type": "dockerhub", "uri": "after", "tag": "1"}
+        await engine.catalog.put_component(
+            {"id": "vendor.after", "type": "p", "name": "A", "data": {"definition": definition}}
+        )
+        await engine.catalog.put_vault_variable("1", "x", "as it was")
+        job = await engine.submit(JobSpec(component=COMPONENT, config_data=content))
+        async for event in job.events():
+            if event.message == "begun":
+                break
+        await engine.catalog.put_vault_variable("1", "x", "changed")
+    async with make_engine() as engine:
+        job = await engine.job(job.id)
+        outcome = await job.wait()
+        logged = [event.message async for event in job.events() if event.kind == "log"]
+        stored = json.dumps(await engine.services.store.definitions(job.id, 1))
+    assert outcome.status is Status.SUCCESS, outcome
+    assert outcome.result["variables"] == [{"name": "vault.x", "value": "as it was"}]
+    assert logged == ["begun", "later: [hidden]", "from the processor"]
+    assert asked == ["main", "main"]
+    assert "hunter2" not in stored
