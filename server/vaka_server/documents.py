@@ -20,6 +20,7 @@ from vaka.models.catalog import (
     Role,
     State,
     Token,
+    VaultVariable,
 )
 from vaka.models.job import JobRecord, StageRecord
 from vaka.models.storage import (
@@ -183,6 +184,16 @@ def stage(record: StageRecord) -> Document:
 
 
 # -- catalog ---------------------------------------------------------------------------------------
+
+
+def vault_variable(value: VaultVariable) -> Document:
+    """A variable of the vault."""
+    return {
+        "name": value.name,
+        "value": value.value,
+        "isEncrypted": value.is_encrypted,
+        "branch": value.branch,
+    }
 
 
 def token(value: Token, base: str, *, secret: str | None = None, owner: bool = True) -> Document:

@@ -413,6 +413,30 @@ class NewState(Schema):
     expected_version: int | None = None
 
 
+class VaultVariable(Schema):
+    """What a configuration names as `{{ vault.<name> }}`."""
+
+    name: str
+    value: str
+    """A cipher when it is encrypted."""
+    is_encrypted: bool
+    branch: str | None
+    """The development branch that it is of; null: of all that have none of this name."""
+
+
+class NewVaultVariable(Schema):
+    value: str | int | float
+    is_encrypted: bool = False
+    """`value` is a cipher, and jobs decrypt it."""
+    branch: str | None = None
+
+
+class Credentials(Schema):
+    """Credentials that were granted to a component; values under `#` keys are ciphers."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Bucket(Schema):
     model_config = ConfigDict(extra="allow")
 

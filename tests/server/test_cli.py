@@ -249,6 +249,25 @@ def test_tokens(shell: Shell) -> None:
     shell.run("token", "create", "--description", "x", "--role", "god", code=2)
 
 
+def test_the_vault(shell: Shell) -> None:
+    assert shell.run("vault", "set", "x", "one").stdout == "{{ vault.x }} is set.\n"
+    shell.run("vault", "set", "y", "-", input="two words\n")
+    shell.run("vault", "set", "x", "other", "--branch", "7")
+    assert [each["value"] for each in shell.json("vault", "list")] == ["one", "two words"]
+    assert [each["value"] for each in shell.json("vault", "list", "--branch", "7")] == [
+        "other",
+        "two words",
+    ]
+    assert shell.lines("vault", "list")[0].split() == ["NAME", "BRANCH", "ENCRYPTED", "VALUE"]
+    refused = shell.run("vault", "set", "s", "hunter2", "--encrypted", code=1)
+    assert "no key ring" in refused.stderr
+    shell.run("vault", "set", "s", "KBC::ProjectSecure::x", "--encrypted")
+    assert "letters" in shell.run("vault", "set", "a b", "1", code=1).stderr
+    assert shell.run("vault", "delete", "x").stdout == "{{ vault.x }} is removed.\n"
+    shell.run("vault", "delete", "x", code=1)
+    assert [each["name"] for each in shell.json("vault", "list")] == ["s", "y"]
+
+
 # -- data ------------------------------------------------------------------------------------------
 
 

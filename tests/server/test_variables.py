@@ -10,6 +10,7 @@ from tests.server.conftest import IMAGE, Site
 
 from vaka.models.container import ContainerSpec
 from vaka.testing import FakeImage, Script, host_path
+from vaka_server.schemas import VaultVariable
 
 
 def values(**given: Any) -> dict[str, Any]:
@@ -66,3 +67,42 @@ async def test_a_request_brings_values_or_names_them(site: Site) -> None:
         ),
         ("user", "Only one of variables_id and variableValuesId can be entered"),
     ]
+
+
+# -- the vault and credentials ---------------------------------------------------------------------
+
+
+@pytest.mark.scenario("runner", 228)
+async def test_the_vault_is_kept_and_used(site: Site) -> None:
+    made = await site.ask("PUT", "/vaka/vault/x", {"value": "from the vault"})
+    assert made.status == 200
+    assert VaultVariable.model_validate(made.value).value == "from the vault"
+    await site.ask("PUT", "/vaka/vault/x", {"value": 5, "branch": "7"})
+    assert [each["value"] for each in await site.get("/vaka/vault?branch=7", token="read")] == ["5"]
+
+    ran = await site.finished(await site.run({"configData": {"parameters": "{{ vault.x }}"}}))
+
+    assert ran["result"]["variables"] == [{"name": "vault.x", "value": "from the vault"}]
+    for body in ({}, {"value": None}, {"value": True}, {"value": ["a"]}):
+        assert (await site.ask("PUT", "/vaka/vault/y", body)).status == 400
+    sealed = await site.ask("PUT", "/vaka/vault/y", {"value": "hunter2", "isEncrypted": True})
+    assert (sealed.status, "hunter2" in str(sealed.value)) == (400, False)
+    assert (await site.ask("PUT", "/vaka/vault/x", {"value": "1"}, token="run")).status == 403
+    assert (await site.ask("DELETE", "/vaka/vault/x")).status == 204
+    assert (await site.ask("DELETE", "/vaka/vault/x")).status == 404
+    assert await site.get("/vaka/vault") == []
+    assert await site.get("/vaka/vault", token="other") == []
+
+
+async def test_credentials_are_kept_encrypted_only(site: Site) -> None:
+    path = "/vaka/oauth/C/main"
+    plain = await site.ask("PUT", path, {"id": "main", "#data": "hunter2"})
+    assert (plain.status, "hunter2" in str(plain.value)) == (400, False)
+    assert (await site.ask("GET", path)).status == 404
+    cipher = {"id": "main", "#data": "KBC::ProjectSecure::x"}
+    assert (await site.ask("PUT", path, cipher, token="run")).status == 403
+    assert (await site.ask("PUT", path, cipher)).status == 204
+    assert await site.get(path) == cipher
+    assert (await site.ask("GET", path, token="other")).status == 404
+    assert (await site.ask("DELETE", path)).status == 204
+    assert (await site.ask("DELETE", path)).status == 404

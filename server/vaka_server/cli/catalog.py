@@ -51,6 +51,10 @@ def register(app: typer.Typer) -> None:
     project = group(app, "project", "What holds for everything here: features and limits.")
     command(project, "show")(project_show)
     command(project, "set")(project_set)
+    vault = group(app, "vault", "Variables of all configurations, as {{ vault.name }}.")
+    command(vault, "set")(vault_set)
+    command(vault, "list")(vault_list)
+    command(vault, "delete")(vault_delete)
     token = group(app, "token", "Who may use the server.")
     command(token, "create")(token_create)
     command(token, "list")(token_list)
@@ -380,6 +384,43 @@ async def token_revoke(
     async with session.client() as client:
         await client.revoke_token(token_id)
     session.show({"id": token_id}, lambda: f"Token {text.clean(token_id)} is revoked.")
+
+
+# -- the vault -------------------------------------------------------------------------------------
+
+Variable = Annotated[str, typer.Argument(metavar="NAME", help="Name of the variable.")]
+OfBranch = Annotated[str | None, typer.Option(help="Id of a development branch.")]
+
+
+async def vault_set(
+    session: Session,
+    name: Variable,
+    value: Annotated[str, typer.Argument(help="Its value; - is the input.")],
+    branch: OfBranch = None,
+    encrypted: Annotated[
+        bool, typer.Option("--encrypted", help="The value is encrypted, and jobs decrypt it.")
+    ] = False,
+) -> None:
+    """Set a variable of the vault."""
+    given = sys.stdin.read().removesuffix("\n") if value == "-" else value
+    async with session.client() as client:
+        made = await client.put_vault_variable(name, given, branch, is_encrypted=encrypted)
+    session.show(made, lambda: f"{{{{ vault.{text.clean(name)} }}}} is set.")
+
+
+async def vault_list(session: Session, branch: OfBranch = None) -> None:
+    """List the variables of the vault that jobs see."""
+    async with session.client() as client:
+        found = await client.vault(branch)
+    columns = {"name": "NAME", "branch": "BRANCH", "isEncrypted": "ENCRYPTED", "value": "VALUE"}
+    session.show_table(found, columns)
+
+
+async def vault_delete(session: Session, name: Variable, branch: OfBranch = None) -> None:
+    """Remove a variable of the vault."""
+    async with session.client() as client:
+        await client.delete_vault_variable(name, branch)
+    session.show({"name": name}, lambda: f"{{{{ vault.{text.clean(name)} }}}} is removed.")
 
 
 # -- input -----------------------------------------------------------------------------------------

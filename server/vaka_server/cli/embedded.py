@@ -310,6 +310,21 @@ class EmbeddedClient(Client):
     async def revoke_token(self, token_id: str) -> None:
         await self._engine.catalog.revoke_token(self._project.id, token_id)
 
+    async def vault(self, branch: str | None) -> list[Document]:
+        found = await self._engine.catalog.vault_variables(self._project.id, branch=branch)
+        return [documents.vault_variable(each) for each in found]
+
+    async def put_vault_variable(
+        self, name: str, value: str, branch: str | None, *, is_encrypted: bool
+    ) -> Document:
+        made = await self._engine.catalog.put_vault_variable(
+            self._project.id, name, value, is_encrypted=is_encrypted, branch=branch
+        )
+        return documents.vault_variable(made)
+
+    async def delete_vault_variable(self, name: str, branch: str | None) -> None:
+        await self._engine.catalog.delete_vault_variable(self._project.id, name, branch=branch)
+
     async def _config_of(self, found: Configuration) -> Document:
         catalog = self._engine.catalog
         own = await catalog.state(self._project.id, found.component_id, found.id)

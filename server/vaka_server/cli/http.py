@@ -239,6 +239,18 @@ class HttpClient(Client):
     async def revoke_token(self, token_id: str) -> None:
         await self._json("DELETE", f"/v2/storage/tokens/{_segment(token_id)}")
 
+    async def vault(self, branch: str | None) -> list[Document]:
+        return _list(await self._json("GET", "/vaka/vault", params=_branch(branch)))
+
+    async def put_vault_variable(
+        self, name: str, value: str, branch: str | None, *, is_encrypted: bool
+    ) -> Document:
+        body = {"value": value, "isEncrypted": is_encrypted, "branch": branch}
+        return _object(await self._json("PUT", f"/vaka/vault/{_segment(name)}", json=body))
+
+    async def delete_vault_variable(self, name: str, branch: str | None) -> None:
+        await self._json("DELETE", f"/vaka/vault/{_segment(name)}", params=_branch(branch))
+
     # -- storage -------------------------------------------------------------------------------
 
     async def buckets(self) -> list[Document]:
@@ -424,6 +436,10 @@ def _select(wanted: Select) -> dict[str, Any]:
     if wanted.gzip:
         params["gzip"] = "true"
     return params
+
+
+def _branch(branch: str | None) -> dict[str, str]:
+    return {} if branch is None else {"branch": branch}
 
 
 def _segment(text: str) -> str:

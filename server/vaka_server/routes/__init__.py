@@ -11,6 +11,7 @@ from vaka_server.routes import (
     stats,
     tables,
     tokens,
+    vault,
 )
 
 __all__ = ["all_routes"]
@@ -28,4 +29,5 @@ def all_routes() -> tuple[Route, ...]:
         *tables.ROUTES,
         *files.ROUTES,
         *garbage.ROUTES,
+        *vault.ROUTES,
     )
