@@ -32,6 +32,8 @@ class Server:
         self.instance = instance
         self.token = ""
         self.url = ""
+        self.settings: dict[str, str] = {}
+        """More environment variables."""
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -43,6 +45,7 @@ class Server:
             "VAKA_INSTANCE": self.instance,
             "VAKA_RECONCILE_INTERVAL": "1",
             "VAKA_PULL_ATTEMPTS": "1",
+            **self.settings,
         }
 
     @property
@@ -75,14 +78,24 @@ class Server:
         while httpx.get(f"{self.url}/readyz").status_code != 200:
             assert time.monotonic() < deadline, "the server does not become ready"
 
-    def kill(self, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        """End the server's process, and only that."""
+    def kill(self, with_signal: signal.Signals = signal.SIGKILL) -> int:
+        """End the server's process, and only that; its exit code."""
+        self.send(with_signal)
+        return self.ended()
+
+    def send(self, with_signal: signal.Signals) -> None:
+        """Send a signal to the server's process."""
         assert self._process is not None
         self._process.send_signal(with_signal)
-        self._process.wait(PATIENCE)
+
+    def ended(self) -> int:
+        """Return once the server's process has ended; its exit code."""
+        assert self._process is not None
+        code = self._process.wait(PATIENCE)
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process = None
+        return code
 
     def close(self) -> None:
         if self._process is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -71,6 +72,12 @@ class Images:
         """Return once the containers of one installation have ended."""
         for each in self._listed(instance, {}):
             self._call("POST", f"/containers/{each['Id']}/wait")
+
+    def wait_until_one_is_left(self, instance: str) -> None:
+        """Return once a single container of one installation is there."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self._listed(instance, {})) != 1:
+            assert time.monotonic() < deadline, self._listed(instance, {})
 
     def _listed(self, instance: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
         wanted = quote(json.dumps({"label": [f"vaka.instance={instance}"], **filters}))

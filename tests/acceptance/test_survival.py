@@ -119,3 +119,46 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(
     assert resource["result"]["message"] == "Job has been terminated"
     assert images.containers(server.instance) == []
     assert server.logged(sleeping) == EXPECTED[:51]
+
+
+STUBBORN = r"""
+trap 'echo asked' TERM
+echo begun
+while [ ! -e /tmp/wake ]; do sleep 0.1; done
+echo done
+"""
+
+
+@pytest.mark.scenario("runner", 249)
+def test_a_server_that_is_told_to_stop_ends_what_is_terminating_and_lets_the_rest_finish(
+    server: Server, images: Images, tmp_path: Path
+) -> None:
+    server.settings = {"VAKA_SHUTDOWN": "drain", "VAKA_STOP_GRACE": "2"}
+    server.start()
+    component = tmp_path / "component.json"
+    component.write_text(json.dumps(images.component("test.stubborn", STUBBORN)))
+    server.vaka("component", "add", str(component))
+    jobs = []
+    for _ in range(2):
+        answer = server.post("/docker/test.stubborn/run", {"configData": {}})
+        assert answer.status_code == 202, answer.text
+        jobs.append(str(answer.json()["id"]))
+    for job in jobs:
+        server.wait_for_line(job, "begun")
+    killed, other = jobs
+    assert server.post(f"/queue/jobs/{killed}/kill").status_code == 202
+    assert server.get(f"/queue/job/{killed}").json()["status"] == "terminating"
+    server.send(signal.SIGTERM)
+    images.wait_until_one_is_left(server.instance)
+    wake(server, other)
+    assert server.ended() == 0
+    assert images.containers(server.instance) == []
+    server.start()
+    resource = server.get(f"/queue/job/{killed}").json()
+    assert (resource["status"], resource["result"]["message"]) == (
+        "terminated",
+        "Job has been terminated",
+    )
+    assert "done" not in server.logged(killed)
+    assert server.get(f"/queue/job/{other}").json()["status"] == "success"
+    assert server.logged(other) == ["begun", "done"]  # nobody has asked it to stop
