@@ -553,6 +553,18 @@ class MappingBackendContract:
 
         assert await storage.rows() == [["id", "name"], ["1", "again"], ["2", "Bert"]]
 
+    async def test_a_deletion_that_cannot_be_is_told_from_a_load_that_cannot(
+        self, storage: Storage
+    ) -> None:
+        await storage.load(USERS)
+        where = (DeleteWhere((Filter("nope", ("1",)),)),)
+
+        with pytest.raises(InvalidInput) as caught:
+            await storage.load(USERS, incremental=True, delete_where=where)
+
+        assert caught.value.path.startswith("delete_where")
+        assert await storage.rows() == _parsed(USERS)
+
     async def test_an_import_key_works_once(self, storage: Storage) -> None:
         first = await storage.load(USERS, incremental=True, import_key="job-1")
 

@@ -125,6 +125,12 @@ async def test_an_authoritative_schema_makes_a_typed_table(desk: Desk) -> None:
     assert values(table.column_metadata["when"], COMPONENT) == {"KBC.description": "then"}
 
 
+async def test_a_header_beside_a_schema_is_skipped_when_it_is_said(desk: Desk) -> None:
+    rows = [("Id", "a"), ("1", "two\nlines")]
+    assert await stored(desk, rows, ID, column("a", "STRING"), has_header=True) == ()
+    assert await desk.rows(TABLE) == [("1", "two\nlines")]
+
+
 @pytest.mark.scenario("mapping", 216)
 async def test_hints_become_metadata_of_columns_that_take_text(desk: Desk) -> None:
     errors = await stored(

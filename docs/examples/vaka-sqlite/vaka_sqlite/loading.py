@@ -41,7 +41,11 @@ def load_table(project: Project, load: TableLoad) -> LoadResult:
         except UserError as error:  # no reason to refuse the data: the key stays as it was
             warnings.append(f"Error changing primary key of table {table.id}: {error.message}")
         for each in load.delete_where:
-            condition, values = where(each, table.columns)
+            try:
+                condition, values = where(each, table.columns)
+            except InvalidInput as error:  # the engine tells it from a load that is refused
+                error.path = f"delete_where.{error.path}"
+                raise
             project.connection.execute(f"DELETE FROM {table.rows} WHERE {condition}", values)
     if not load.incremental:
         project.connection.execute(f"DELETE FROM {table.rows}")
