@@ -1,6 +1,7 @@
 """`GET /queue/jobs/{id}/events`: the past at once, the rest as it comes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio.testing
 from tests.server.fakes import FakeEngine, make_app, scope
 
 from vaka.models.job import JobSpec
-from vaka_server.routes.queue import BATCH, KEEP_ALIVE
+from vaka_server.routes.queue import BATCH, KEEP_ALIVE, EventStream
 
 HEADERS = {"X-StorageApi-Token": "secret"}
 EVENTS = "/queue/jobs/1/events"
@@ -135,3 +136,87 @@ async def test_a_query_that_cannot_be_is_refused(engine: FakeEngine, query: str)
     client = make_app(engine).test_client()
     response = await client.get(f"{EVENTS}?{query}", headers=HEADERS)
     assert response.status_code == 400
+
+
+# -- the log as text -------------------------------------------------------------------------------
+
+LOG = "/queue/jobs/1/log"
+
+
+async def test_the_whole_log_is_plain_text_to_download(engine: FakeEngine) -> None:
+    engine.say("moved", kind="input.table")
+    engine.say("žluť")
+    response = await make_app(engine).test_client().get(LOG, headers=HEADERS)
+    assert response.content_type == "text/plain; charset=utf-8"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="job-1.log"'
+    assert await response.get_data() == "one\ntwo\nthree\nžluť\n".encode()
+
+
+async def test_the_log_is_told_with_times_and_of_one_stream_when_asked(engine: FakeEngine) -> None:
+    client = make_app(engine).test_client()
+    response = await client.get(f"{LOG}?timestamps=1", headers=HEADERS)
+    first, *_ = (await response.get_data()).splitlines()
+    assert first == b"2026-01-02T03:04:05+00:00 one"
+    engine.history[1] = replace(engine.history[1], stream="stderr")
+    response = await client.get(f"{LOG}?stream=stderr", headers=HEADERS)
+    assert await response.get_data() == b"two\n"
+    response = await client.get(f"{LOG}?stream=both", headers=HEADERS)
+    assert response.status_code == 400
+
+
+async def test_the_log_is_followed_until_the_job_has_ended(engine: FakeEngine) -> None:
+    client = make_app(engine).test_client()
+    async with client.request(f"{LOG}?follow=1", headers=HEADERS) as connection:
+        await connection.send_complete()
+        assert await connection.receive() == b"one\ntwo\nthree\n"
+        await trio.testing.wait_all_tasks_blocked()
+        engine.say("four")
+        assert await connection.receive() == b"four\n"
+        engine.say("five")
+        engine.say("six")
+        engine.finish(1)
+        rest = b""
+        while rest != b"five\nsix\n":
+            rest += await connection.receive()
+
+
+async def test_the_log_of_a_job_of_others_is_not_there(engine: FakeEngine) -> None:
+    response = await make_app(engine).test_client().get("/queue/jobs/2/log", headers=HEADERS)
+    assert response.status_code == 404
+
+
+async def test_a_slow_client_makes_nothing_wait_in_memory(engine: FakeEngine) -> None:
+    for _ in range(5_000):
+        engine.say("x" * 100)
+    read = 0
+    job = await engine.job(1)
+    whole = job.events
+
+    async def counted(**options: Any) -> Any:
+        nonlocal read
+        async for event in whole(**options):
+            read += 1
+            yield event
+
+    job.events = counted  # type: ignore[method-assign]
+    app = make_app(engine)
+    stream = EventStream(
+        job,  # type: ignore[arg-type]
+        app.followers,
+        after=0,
+        follow=True,
+        kinds=frozenset(),
+        form="sse",
+    )
+    async with stream:
+        parts = [await anext(stream)]
+        first = read
+        assert len(parts[0]) < BATCH + 1000
+        assert first < 1_000
+        await trio.testing.wait_all_tasks_blocked()
+        assert read == first
+        while sum(part.count(b"id: ") for part in parts) < len(engine.history):
+            parts.append(await anext(stream))
+        engine.finish(1)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)

@@ -108,6 +108,21 @@ async def test_following_a_job_goes_on_over_a_restart_of_the_server(engine: Fake
     assert seen == ["one", "two", "three"]
 
 
+async def test_a_line_may_hold_what_ends_lines_elsewhere(engine: FakeEngine) -> None:
+    await engine.submit(JobSpec(component="C", config="x"))
+    said = ["a\u2028b", "c\x85d\x1ce\r\n", "f\x0b\x0cg"]
+    for text in said:
+        engine.say(text)
+    async with trio.open_nursery() as nursery:
+        server = await serve(engine, nursery)
+        async with (
+            HttpClient(f"http://127.0.0.1:{server.port}", "secret") as client,
+            aclosing(client.events(1, follow=False)) as events,
+        ):
+            assert [event.message async for event in events] == said
+        await server.end()
+
+
 async def test_a_server_that_does_not_come_back_is_given_up(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

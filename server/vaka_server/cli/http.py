@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -115,17 +115,20 @@ class HttpClient(Client):
         away_since: float | None = None
         while True:
             try:
-                async with self._stream(
-                    "GET",
-                    f"/queue/jobs/{job_id}/events",
-                    params={
-                        "after": after,
-                        "follow": "1" if follow else "0",
-                        "kind": ",".join(kinds),
-                    },
-                    timeout=UNHURRIED,
-                ) as response:
-                    async for line in response.aiter_lines():
+                async with (
+                    self._stream(
+                        "GET",
+                        f"/queue/jobs/{job_id}/events",
+                        params={
+                            "after": after,
+                            "follow": "1" if follow else "0",
+                            "kind": ",".join(kinds),
+                        },
+                        timeout=UNHURRIED,
+                    ) as response,
+                    aclosing(_lines(response)) as lines,
+                ):
+                    async for line in lines:
                         away_since = None
                         event = Event.from_json(line)
                         after = event.seq
@@ -401,6 +404,17 @@ def _error(response: httpx.Response, method: str, path: str) -> Exception:
         case status:
             tail = f" The server's log has it as {exception}." if exception else ""
             return ApplicationError(f"The server failed ({status}): {text}{tail}")
+
+
+async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of an answer. What text knows as line ends besides (U+2028) may stand within one."""
+    rest = b""
+    async for data in response.aiter_bytes():
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
 
 
 async def _read(source: Path, length: int | None, progress: Progress) -> AsyncIterator[bytes]:

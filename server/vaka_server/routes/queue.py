@@ -138,8 +138,30 @@ async def events(call: Call, job_id: str) -> Response:
     return Response(stream, 200, content_type=kind)
 
 
+async def log(call: Call, job_id: str) -> Response:
+    """`GET /queue/jobs/{id}/log`: what the job's containers said, as text."""
+    found = await _job(call, job_id)
+    wanted = call.text("stream")
+    if wanted not in {None, "stdout", "stderr"}:
+        raise InvalidInput("Parameter 'stream' must be stdout or stderr.")
+    stream = EventStream(
+        found,
+        call.app.followers,
+        after=0,
+        follow=call.flag("follow"),
+        kinds=frozenset({"log"}),
+        form="timed text" if call.flag("timestamps") else "text",
+        stream=wanted,
+    )
+    headers = {"Content-Disposition": f'attachment; filename="job-{found.id}.log"'}
+    return Response(stream, 200, headers, content_type="text/plain; charset=utf-8")
+
+
 class EventStream(ResponseBody):
-    """A job's events as bytes: what is there in batches, then each as it comes."""
+    """A job's events as bytes: what is there in batches, then what comes as soon as it does.
+
+    Nothing is read ahead of the client: one that is slow gets its events later, in larger parts.
+    """
 
     def __init__(
         self,
@@ -149,7 +171,8 @@ class EventStream(ResponseBody):
         after: int,
         follow: bool,
         kinds: frozenset[str],
-        form: Literal["lines", "sse"],
+        form: Literal["lines", "sse", "text", "timed text"],
+        stream: str | None = None,
     ) -> None:
         self._job = job
         self._followers = followers
@@ -157,6 +180,7 @@ class EventStream(ResponseBody):
         self._follow = follow
         self._kinds = kinds
         self._form = form
+        self._stream = stream
         self._past = True
         self._events: AsyncIterator[Event] = job.events(after=after, follow=False)
 
@@ -183,7 +207,13 @@ class EventStream(ResponseBody):
                 return batch
             self._past = False
             await self._restart()
-        return await self._live()
+        data = await self._live()
+        if not self._past:
+            return data
+        # there may be many by now
+        await self._close()
+        self._events = self._job.events(after=self._after, follow=False)
+        return data
 
     async def _batch(self) -> bytes:
         """What is there now, as much as is sent at a time."""
@@ -199,9 +229,11 @@ class EventStream(ResponseBody):
         return b"".join(lines)
 
     async def _live(self) -> bytes:
-        limit = math.inf if self._form == "lines" else KEEP_ALIVE
+        limit = KEEP_ALIVE if self._form == "sse" else math.inf
         with self._followers.wait(), trio.move_on_after(limit):
-            return self._render(await self._next())
+            data = self._render(await self._next())
+            self._past = True
+            return data
         if self._followers.is_dismissed:
             raise StopAsyncIteration  # who follows comes back, and goes on where this ends
         await self._restart()  # the cancelled iterator has ended
@@ -215,9 +247,15 @@ class EventStream(ResponseBody):
 
     def _wanted(self, event: Event) -> bool:
         self._after = event.seq
+        if self._stream is not None and event.stream != self._stream:
+            return False
         return not self._kinds or event.kind in self._kinds
 
     def _render(self, event: Event) -> bytes:
+        if self._form == "text":
+            return f"{event.message}\n".encode("utf-8", "replace")
+        if self._form == "timed text":
+            return f"{event.time.isoformat()} {event.message}\n".encode("utf-8", "replace")
         line = event.to_json()
         if self._form == "lines":
             return f"{line}\n".encode("utf-8", "replace")
@@ -324,5 +362,18 @@ ROUTES = (
             "follow": "1: go on with what happens until the job has ended",
         },
         answer="application/x-ndjson",
+    ),
+    Route(
+        "GET",
+        "/queue/jobs/<job_id>/log",
+        Access.READ,
+        log,
+        "All that the job's containers said, as text",
+        query={
+            "stream": "Only standard output or only standard error: stdout or stderr",
+            "timestamps": "1: begin each line with its time",
+            "follow": "1: go on with what is said until the job has ended",
+        },
+        answer="text/plain",
     ),
 )
