@@ -162,3 +162,71 @@ def test_a_server_that_is_told_to_stop_ends_what_is_terminating_and_lets_the_res
     assert "done" not in server.logged(killed)
     assert server.get(f"/queue/job/{other}").json()["status"] == "success"
     assert server.logged(other) == ["begun", "done"]  # nobody has asked it to stop
+
+
+ROW = r"""
+set -e
+echo "$KBC_CONFIGROWID begun"
+while [ ! -e /tmp/wake ]; do sleep 0.1; done
+printf 'id\n%s\n' "$KBC_CONFIGROWID" > /data/out/tables/out.csv
+printf '{"row": "%s"}' "$KBC_CONFIGROWID" > /data/out/state.json
+"""
+
+
+@pytest.fixture
+def side_by_side(server: Server, images: Images, tmp_path: Path) -> str:
+    """A job with two rows that run at the same time and wait to be woken, and one that waits; its id."""
+    server.start()
+    component = tmp_path / "component.json"
+    component.write_text(json.dumps(images.component("test.rows", ROW)))
+    server.vaka("component", "add", str(component))
+    path = "/v2/storage/components/test.rows/configs"
+    assert server.post(path, {"configurationId": "c", "name": "Rows"}).status_code == 201
+    for row in ("a", "b", "c"):
+        target = {"source": "out.csv", "destination": f"out.c-test.{row}"}
+        body = {"rowId": row, "configuration": {"storage": {"output": {"tables": [target]}}}}
+        assert server.post(f"{path}/c/rows", body).status_code == 201
+    answer = server.post("/docker/test.rows/run", {"config": "c", "parallelism": 2})
+    assert answer.status_code == 202, answer.text
+    job = str(answer.json()["id"])
+    for row in ("a", "b"):
+        server.wait_for_line(job, f"{row} begun")
+    return job
+
+
+def wake_row(server: Server, job: str, number: int) -> None:
+    (server.home / "jobs" / job / str(number) / "tmp" / "wake").touch()
+
+
+def test_rows_side_by_side_survive_the_death_of_their_server(
+    server: Server, images: Images, side_by_side: str
+) -> None:
+    wake_row(server, side_by_side, 1)
+    server.wait_for_line(side_by_side, "c begun")  # in the place of b, which has ended
+    server.kill()
+    wake_row(server, side_by_side, 2)
+    running = set(images.containers(server.instance))
+    server.start()
+    assert set(images.containers(server.instance)) <= running
+    wake_row(server, side_by_side, 0)
+    resource = server.wait(side_by_side)
+    assert resource["status"] == "success", resource
+    assert resource["result"]["rows"] == [
+        {"id": row, "status": "success"} for row in ("a", "b", "c")
+    ]
+    assert sorted(server.logged(side_by_side)) == ["a begun", "b begun", "c begun"]
+    for row in ("a", "b", "c"):
+        assert server.get(f"/v2/storage/tables/out.c-test.{row}").json()["rowsCount"] == 1
+        stored = server.get(f"/v2/storage/components/test.rows/configs/c/rows/{row}").json()
+        assert stored["state"]["component"] == {"row": row}
+    assert images.containers(server.instance) == []
+
+
+def test_cancel_ends_rows_that_run_side_by_side(
+    server: Server, images: Images, side_by_side: str
+) -> None:
+    assert server.post(f"/queue/jobs/{side_by_side}/kill").status_code == 202
+    resource = server.wait(side_by_side)
+    assert resource["status"] == "terminated"
+    assert resource["result"]["rows"] == [{"id": row, "status": "terminated"} for row in ("a", "b")]
+    assert images.containers(server.instance) == []

@@ -774,7 +774,8 @@ class DefinitionActor:
             scope=self._scope,
             folder=self._folder,
             **storing_options(self._services.config, self._job, unit, self._main),
-            key=f"job-{self._job.record.id}-{self._index}",
+            # of this attempt: one that begins anew has other outputs
+            key=f"job-{self._job.record.id}-{self._job.record.attempt}-{self._index}",
             input_files=[InputFile.parse(item) for item in configuration.input_files],
             report=self._report,
             failed=failed,

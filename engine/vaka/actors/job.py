@@ -521,7 +521,7 @@ class JobActor:
                     definition.row_id,
                     result.new_state,
                     expected_version=definition.state_version,
-                    key=f"job-{self.record.id}-{index}",
+                    key=f"job-{self.record.id}-{self.record.attempt}-{index}",
                     branch=spec.branch,
                 )
             except NotFound as error:

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import trio
 from tests.engine.conftest import MakeEngine
-from tests.engine.jobs.project import Project, Seen, Writes
+from tests.engine.jobs.project import SCOPE, Project, Seen, Writes
 from trio.testing import MockClock
 
 from vaka import JobSpec, Status, UserError
 from vaka.actors.plan import parallelism
 from vaka.errors import StoreUnavailable
 from vaka.models.container import ContainerSpec
-from vaka.models.job import CauseKind
+from vaka.models.job import CauseKind, Mode
+from vaka.models.storage import FileQuery
 from vaka.testing import FakeHost, FakeImage, Printed, Script
 
 SECONDS = {"a": 40, "b": 10, "c": 20, "d": 10}
@@ -85,7 +86,6 @@ async def expect_everything(project: Project, ran: Any, *names: str) -> None:
         assert (await project.state("x", name)).value["component"] == {"row": name}
     assert len(project.host.created) == len(names)
     assert project.host.containers == []
-    assert list((project.engine.config.home / "jobs").iterdir()) == []
 
 
 async def test_rows_run_one_at_a_time_unless_somebody_asks(
@@ -165,6 +165,35 @@ async def test_no_more_rows_run_than_the_job_finds_memory_for(
         await other.cancel()
 
 
+async def test_rows_may_add_to_one_table(project: Project, clock: MockClock) -> None:
+    item = {"source": "r.csv", "destination": "in.c-rows.all", "incremental": True}
+    document = {"storage": {"output": {"tables": [item]}}}
+    await project.component("x", writes, script=script)
+    await project.configuration("x", rows=dict.fromkeys(SECONDS, document))
+    ran = await project.run("x", config="c", parallelism="infinity")
+    assert ran.outcome.status is Status.SUCCESS, ran.outcome
+    assert await project.rows("in.c-rows.all") == [(name,) for name in SECONDS]
+
+
+async def test_snapshots_of_rows_are_of_their_own_folders(
+    project: Project, clock: MockClock
+) -> None:
+    await prepared(project, "a", "b")
+    ran = await project.run("x", config="c", parallelism=2, mode=Mode.DEBUG)
+    assert ran.outcome.status is Status.SUCCESS, ran.outcome
+    stored = await project.engine.storage.files.list_files(SCOPE, FileQuery())
+    found = {
+        (tag.partition(":")[2], file.name)
+        for file in stored
+        for tag in file.tags
+        if tag.startswith("rowId:")
+    }
+    assert found == {
+        (row, name) for row in ("a", "b") for name in ("stage_0.zip", "stage_output.zip")
+    }
+    assert await project.tables() == []
+
+
 async def test_a_setting_bounds_the_rows_of_one_job(
     make_engine: MakeEngine, host: FakeHost, clock: MockClock, tmp_path: Path
 ) -> None:
@@ -230,6 +259,21 @@ async def test_a_stop_ends_all_rows_that_run(project: Project, clock: MockClock)
     assert ran.result["rows"] == [{"id": name, "status": "terminated"} for name in ("a", "b", "c")]
 
 
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.5, 12])
+async def test_a_stop_at_any_moment_leaves_nothing(
+    project: Project, clock: MockClock, moment: float
+) -> None:
+    await prepared(project)
+    project.host.delays |= {"prepare_image": 0.01, "create": 0.1, "start": 0.1}
+    job = await project.engine.submit(JobSpec(component="x", config="c", parallelism=3))
+    await trio.sleep(moment)
+    await job.cancel()
+    assert (await job.wait()).status in {Status.TERMINATED, Status.CANCELLED}
+    assert project.host.containers == []
+    for name in SECONDS:
+        assert (await project.state("x", name)).version == 0
+
+
 # -- resuming --------------------------------------------------------------------------------------
 
 
@@ -246,15 +290,23 @@ async def test_a_job_goes_on_whenever_its_engine_left_it(
         project.engine = engine
         ran = await project.ended(await engine.job(job.id))
         await expect_everything(project, ran)
+    assert list((tmp_path / "home" / "jobs").iterdir()) == []
 
 
-@pytest.mark.parametrize("write", [1, 2, 3, 4, 6, 8, 14, 20, 25])
+@pytest.mark.parametrize(
+    ("parallelism", "write"),
+    [
+        *((2, write) for write in (1, 2, 3, 4, 6, 8, 14, 20, 25)),
+        *((1, write) for write in (1, 4, 5, 6, 13, 20, 21)),
+    ],
+)
 async def test_a_job_goes_on_after_any_entry_of_its_journal(
     make_engine: MakeEngine,
     host: FakeHost,
     clock: MockClock,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    parallelism: int,
     write: int,
 ) -> None:
     async with make_engine(shutdown="adopt") as engine:
@@ -277,13 +329,14 @@ async def test_a_job_goes_on_after_any_entry_of_its_journal(
                 return answer
 
             monkeypatch.setattr(store, name, counted)
-        job = await engine.submit(JobSpec(component="x", config="c", parallelism=2))
+        job = await engine.submit(JobSpec(component="x", config="c", parallelism=parallelism))
         with trio.move_on_after(300):
             await reached.wait()
     async with make_engine() as engine:
         project.engine = engine
         ran = await project.ended(await engine.job(job.id))
         await expect_everything(project, ran)
+    assert list((tmp_path / "home" / "jobs").iterdir()) == []
     assert reached.is_set()
 
 

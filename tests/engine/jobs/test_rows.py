@@ -10,6 +10,7 @@ from tests.engine.jobs.project import SCOPE, Project, Seen, Writes
 from trio.testing import MockClock
 
 from vaka import Status
+from vaka.errors import UnderMaintenance
 from vaka.models.container import ContainerSpec
 from vaka.testing import Printed, Script
 
@@ -228,6 +229,32 @@ async def test_a_row_that_fails_ends_the_job_and_no_row_keeps_its_state(
     ]
     assert ran.result["images"] == [[{"id": "x:1", "digests": []}]] * 2
     assert ran.result["output"]["tables"] == []
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+async def test_a_job_that_begins_anew_stores_what_its_rows_leave_then(
+    project: Project, clock: MockClock, monkeypatch: pytest.MonkeyPatch, parallelism: int
+) -> None:
+    def writes(seen: Seen) -> Writes:
+        return {"out/tables/result.csv": f'"run"\n"{len(project.seen)}"\n', "out/state.json": "{}"}
+
+    await project.component("x", writes)
+    await project.configuration("x", rows=ROWS)
+    really = project.engine.catalog.put_state
+    closed = [UnderMaintenance("Storage is being moved", retry_after=60)]
+
+    async def put_state(*arguments: Any, **options: Any) -> Any:
+        if arguments[3] == "row-2" and closed:
+            raise closed.pop()
+        return await really(*arguments, **options)
+
+    monkeypatch.setattr(project.engine.catalog, "put_state", put_state)
+    ran = await project.run("x", config="c", parallelism=parallelism)
+    assert ran.outcome.status is Status.SUCCESS, ran.outcome
+    assert ran.job.record.attempt == 2
+    assert len(project.seen) == 4
+    stored = [await project.rows(f"in.c-rows.{name}") for name in ("one", "two")]
+    assert sorted(stored, key=str) == [[("3",)], [("4",)]]
 
 
 async def test_a_mistake_in_any_row_is_found_before_anything_runs(
