@@ -405,6 +405,14 @@ def test_a_row_a_tag_and_an_inline_configuration(
     shell.run("config", "create", "C", "--id", "X")
     shell.run("row", "create", "C", "X", "--id", "R")
     assert shell.json("run", "C", "--config", "X", "--row", "R")["params"]["row"] == "R"
+    shell.run("row", "create", "C", "X", "--id", "S")
+    both = shell.json(
+        *("run", "C", "--config", "X", "--row", "S", "--row", "R", "--parallel", "infinity")
+    )
+    assert both["params"]["configRowIds"] == ["S", "R"]
+    assert both["params"]["parallelism"] == "infinity"
+    assert [row["id"] for row in both["result"]["rows"]] == ["R", "S"]
+    assert "rows       R (success), S (success)" in shell.run("show", str(both["id"])).stdout
     shell.host.images["worker:2"] = FakeImage(Script((Printed(b"two\n"),)))
     assert "two" in shell.run("run", "C", "--config", "X", "--tag", "2").stdout
     inline = shell.json("run", "C", "--config-data", '{"parameters": {"a": 1}}')
