@@ -116,7 +116,9 @@ async def stage_tables(
         if last[item.name] != index:  # a later item has the same name and would replace it
             return ExportResult(0, 0)
         result = await _export(backend, found[index].scope, folder, item, options[index], index)
-        document = input_table_manifest(details[index], columns=item.columns)
+        document = input_table_manifest(
+            details[index], columns=item.columns, backend=backend.backend_name
+        )
         await _write_manifest(folder, item.name, dumps_manifest(document, format), details[index])
         await report(
             "input.table",

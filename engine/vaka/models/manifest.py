@@ -13,7 +13,7 @@ from vaka.errors import InvalidInput
 from vaka.models.catalog import Json
 from vaka.models.document import Format, dump_document, load_document
 from vaka.models.mapping import FILE_MANIFEST, TABLE_MANIFEST, FileOptions
-from vaka.models.storage import FileDetail, MetadataEntry, TableDetail
+from vaka.models.storage import ColumnDefinition, FileDetail, MetadataEntry, TableDetail
 from vaka.models.tree import Object
 
 SUFFIX = ".manifest"
@@ -53,7 +53,7 @@ def input_table_manifest(
     *,
     columns: Sequence[str] = (),
     staging: Mapping[str, Json] | None = None,
-    schema: Sequence[Mapping[str, Json]] = (),
+    backend: str = "",
 ) -> dict[str, Json]:
     """What a component is told of a table it reads.
 
@@ -61,7 +61,7 @@ def input_table_manifest(
         table: as it was just before it was read.
         columns: those that were asked for, in that order; empty means all.
         staging: `{"s3": …}` or `{"abs": …}` where the data are not in the data folder.
-        schema: one entry a column that has a definition.
+        backend: word for the backend whose types the table's columns have.
     """
     selected = list(columns or table.columns)
     document: dict[str, Json] = {
@@ -69,7 +69,7 @@ def input_table_manifest(
         "uri": table.uri,
         "name": table.name,
         "primary_key": list(table.primary_key),
-        "distribution_key": [],
+        "distribution_key": list(table.distribution_key),
         "created": manifest_date(table.created),
         "last_change_date": date_or_none(table.last_change_date),
         "last_import_date": date_or_none(table.last_import_date),
@@ -83,7 +83,32 @@ def input_table_manifest(
     document["column_metadata"] = {
         column: _metadata(table.column_metadata.get(column, ())) for column in selected
     } or []
-    document["schema"] = [dict(each) for each in schema]
+    definitions = {each.name: each for each in table.definitions}
+    document["schema"] = [
+        _column(definitions[name], backend, is_key=name in table.primary_key)
+        for name in selected
+        if name in definitions
+    ]
+    return document
+
+
+def _column(definition: ColumnDefinition, backend: str, *, is_key: bool) -> dict[str, Json]:
+    """An entry of an input manifest's schema (mapping.md section 3.2.1)."""
+    document: dict[str, Json] = {"name": definition.name}
+    kinds: dict[str, Json] = {}
+    if definition.base_type is not None:
+        kinds["base"] = {"type": definition.base_type}
+    if definition.type is not None:
+        own = {
+            "type": definition.type,
+            "length": definition.length,
+            "default": definition.default,
+        }
+        kinds[backend] = {key: value for key, value in own.items() if value not in {None, ""}}
+    if kinds:
+        document["data_type"] = kinds
+    document["nullable"] = definition.nullable
+    document["primary_key"] = is_key
     return document
 
 

@@ -7,7 +7,7 @@ from tests.engine.mapping.conftest import SCOPE, Desk
 
 from vaka.errors import ApplicationError, InvalidInput, MappingFailed
 from vaka.models.state import FileState, JobState, TableState
-from vaka.models.storage import FileUpload, StorageScope
+from vaka.models.storage import ColumnDefinition, FileUpload, StorageScope
 
 TEST = "in.c-main.test"
 OTHER = "in.c-main.other"
@@ -238,6 +238,52 @@ async def test_the_manifest_of_a_table_without_description_has_none(desk: Desk) 
     await desk.table(TEST, ROWS)
     await desk.stage_tables({"source": TEST})
     assert "description" not in json.loads(desk.read(f"tables/{TEST}.manifest"))
+
+
+@pytest.mark.scenario("mapping", 89)
+async def test_the_manifest_of_a_typed_table_has_the_types_of_its_columns(desk: Desk) -> None:
+    await desk.backend.tables.create_bucket(SCOPE, "in", "main")
+    await desk.backend.tables.create_table(
+        SCOPE,
+        TEST,
+        ["Id", "price", "note", "left_out"],
+        primary_key=["Id"],
+        definitions=[
+            ColumnDefinition("Id", "INTEGER", nullable=False),
+            ColumnDefinition("price", "NUMERIC", "NUMBER", "10,2", default="0.50"),
+            ColumnDefinition("note"),
+            ColumnDefinition("left_out", "BOOLEAN"),
+        ],
+        distribution_key=["Id"],
+    )
+    await desk.table(OTHER, ROWS)
+
+    await desk.stage_tables(
+        {"source": TEST, "destination": "t", "columns": ["price", "Id", "note"]},
+        {"source": OTHER, "destination": "o"},
+    )
+
+    manifest = json.loads(desk.read("tables/t.manifest"))
+    assert manifest["distribution_key"] == ["Id"]
+    price, key, note = manifest["schema"]
+    assert list(price.items()) == [
+        ("name", "price"),
+        (
+            "data_type",
+            {
+                "base": {"type": "NUMERIC"},
+                "snowflake": {"type": "NUMBER", "length": "10,2", "default": "0.50"},
+            },
+        ),
+        ("nullable", True),
+        ("primary_key", False),
+    ]
+    assert (key["name"], key["nullable"], key["primary_key"]) == ("Id", False, True)
+    assert key["data_type"]["base"] == {"type": "INTEGER"}
+    assert key["data_type"]["snowflake"]["type"] == "NUMBER"
+    assert (note["name"], note["nullable"], note["primary_key"]) == ("note", True, False)
+    # a table without types has no definitions of its columns
+    assert json.loads(desk.read("tables/o.manifest"))["schema"] == []
 
 
 @pytest.mark.scenario("mapping", 94)
