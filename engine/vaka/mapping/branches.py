@@ -188,12 +188,13 @@ async def foreign_buckets(
             bucket = await backend.tables.bucket(scope, bucket_id)
         except NotFound:
             continue  # the export says what is wrong
-        if _belongs_to_a_branch(bucket.metadata):
+        if belongs_to_a_branch(bucket.metadata):
             result.append(bucket_id)
     return result
 
 
-def _belongs_to_a_branch(metadata: Iterable[MetadataEntry]) -> bool:
+def belongs_to_a_branch(metadata: Iterable[MetadataEntry]) -> bool:
+    """Whether a bucket's metadata say that it is a development branch's."""
     return any(entry.key in BRANCH_KEYS for entry in metadata)
 
 

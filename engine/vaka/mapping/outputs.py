@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -18,10 +18,17 @@ from typing import Any, Literal
 import trio
 
 from vaka.datafolder import JobFolder, Source, Sources, printable
-from vaka.errors import ApplicationError, InvalidInput, MappingFailed, NotFound, UserError
+from vaka.errors import (
+    ApplicationError,
+    Conflict,
+    InvalidInput,
+    MappingFailed,
+    NotFound,
+    UserError,
+)
 from vaka.hooks import MappingBackend
 from vaka.mapping._parallel import in_parallel
-from vaka.mapping.branches import PRODUCTION, JobBranch
+from vaka.mapping.branches import PRODUCTION, JobBranch, belongs_to_a_branch
 from vaka.mapping.filters import rows_to_delete
 from vaka.mapping.inputs import tag_processed
 from vaka.mapping.manifests import (
@@ -132,6 +139,11 @@ class _Table:
     distribution_key: tuple[str, ...]
 
     @property
+    def bucket(self) -> str:
+        """Id of the bucket that it goes to."""
+        return self.destination.rpartition(".")[0]
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the fields in the data, or none when the data have a header row."""
         schema = tuple(text(column["name"]) for column in self.data["schema"])
@@ -201,11 +213,13 @@ async def store(
     if not failed:
         found = await trio.to_thread.run_sync(folder.sources, "files")
         uploads = [*_prepare_files(found, files, context), *uploads]
-    await storage.check_buckets(prepared)
+    unclaimed = await storage.check_buckets(prepared)
     planned = await in_parallel(
         parallel, lambda _, table: storage.plan(table, failed=failed), prepared
     )
     plans = [plan for plan in planned if plan is not None]
+    for bucket_id in unclaimed & {plan.table.bucket for plan in plans}:
+        await storage.claim(bucket_id)
     tags = _system_tags(context) if uploads else ()
     stored = await in_parallel(parallel, lambda _, file: storage.upload(file, tags, key), uploads)
     if atomic:
@@ -488,16 +502,40 @@ class _Storage:
         )
         return stored.id
 
-    async def check_buckets(self, tables: Sequence[_Table]) -> None:
-        """Refuse to write from a branch into buckets that are not its own."""
+    async def check_buckets(self, tables: Sequence[_Table]) -> set[str]:
+        """Refuse to write from a branch into buckets that are not its own; name those to `claim`."""
+        unclaimed: set[str] = set()
         if not self.branch.prefixes:
-            return
-        for bucket_id in dict.fromkeys(table.destination.rpartition(".")[0] for table in tables):
+            return unclaimed
+        for bucket_id in dict.fromkeys(table.bucket for table in tables):
             try:
                 bucket = await self.backend.tables.bucket(self.scope, bucket_id)
             except NotFound:
+                unclaimed.add(bucket_id)
                 continue
-            self.branch.check_bucket(bucket)
+            try:
+                self.branch.check_bucket(bucket)
+            except MappingFailed:
+                # a job that made it, and was interrupted before it could say so, comes again
+                if belongs_to_a_branch(bucket.metadata) or await self.backend.tables.list_tables(
+                    self.scope, bucket_id
+                ):
+                    raise
+                unclaimed.add(bucket_id)
+        return unclaimed
+
+    async def claim(self, bucket_id: str) -> None:
+        """Make a bucket, and say that it is the branch's, before there is anything in it.
+
+        Else a repeated call would find its own tables in a bucket that is nobody's.
+        """
+        stage, _, name = bucket_id.partition(".")
+        if not name.startswith("c-"):
+            return  # only a load can make one of such a name
+        tables = self.backend.tables
+        with suppress(Conflict):
+            await tables.create_bucket(self.scope, stage, name.removeprefix("c-"))
+        await tables.write_metadata(self.scope, bucket_id, _SYSTEM, self._actor("createdBy"))
 
     async def plan(self, table: _Table, *, failed: bool) -> _Plan | None:
         """The load of a table, given what is there now; None when a failed job cannot have it."""

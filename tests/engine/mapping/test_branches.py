@@ -410,6 +410,40 @@ async def test_a_branch_does_not_write_into_buckets_that_are_not_its_own(desk: D
     assert await desk.backend.files.list_files(SCOPE, FileQuery()) == []
 
 
+@pytest.mark.parametrize("died_after", ["create_bucket", "load"])
+async def test_a_job_in_a_branch_that_was_interrupted_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, died_after: str
+) -> None:
+    desk.write("tables/t.csv", '"Id"\n"1"\n')
+    item = {"source": "t.csv", "destination": "out.c-b.t", "incremental": True}
+    call = getattr(desk.backend.tables, died_after)
+
+    async def and_die(*args: Any, **options: Any) -> None:
+        await call(*args, **options)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as context:
+        context.setattr(desk.backend.tables, died_after, and_die)
+        with pytest.raises(RuntimeError, match="killed"):
+            await desk.store(item, branch=PREFIXED)
+    outputs = await desk.store(item, branch=PREFIXED)
+
+    assert outputs.errors == ()
+    assert await desk.rows("out.c-123-b.t") == [("1",)]
+    bucket = await desk.backend.tables.bucket(SCOPE, "out.c-123-b")
+    assert values(bucket.metadata, "system")["KBC.createdBy.branch.id"] == "123"
+
+
+async def test_a_branch_writes_into_buckets_of_any_name(desk: Desk) -> None:
+    await desk.table("out.plain.t", [])
+    desk.write("tables/t.csv", '"Id"\n"1"\n')
+    item = {"source": "t.csv", "destination": "out.plain.t"}
+    for key in ("1", "2"):
+        await desk.store(item, branch=PREFIXED, key=key)
+    assert await desk.rows("out.123-plain.t") == [("1",)]
+    assert await desk.rows("out.plain.t") == []
+
+
 @pytest.mark.scenario("mapping", 227)
 @pytest.mark.parametrize(
     ("branch", "scope", "prefix"), [(PREFIXED, SCOPE, "123-"), (KEPT_APART, HERE, "")]
