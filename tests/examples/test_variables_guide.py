@@ -17,7 +17,8 @@ from vaka.variables import (
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/guides/variables.md").read_text()
 DECLARATION, VALUES, CONFIGURATION, SNIPPET, ARTIFACTS = (
-    json.loads(each) for each in re.findall(r"^```json\n(.*?)^```$", GUIDE, re.M | re.S)
+    json.loads(each)
+    for each in re.findall(r"^```json\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 )
 
 
