@@ -27,6 +27,8 @@ BRANCH = JobBranch("123", "Mine", default="1", others={"123": "Mine"})
 class Crowd:
     """A backend of as many tables and files as are asked for; it counts what it is asked."""
 
+    backend_name = "crowd"
+
     def __init__(self, files: int = 0) -> None:
         self.tables: Any = self
         self.files: Any = self
