@@ -24,6 +24,7 @@ from vaka.actors import admission
 from vaka.errors import Conflict, UnderMaintenance
 from vaka.hooks import hookimpl
 from vaka.models.container import ContainerSpec
+from vaka.models.storage import StorageScope, TableLoad
 from vaka.testing import FakeHost, FakeImage, Printed, Script, host_path
 
 IMAGE = "worker:1"
@@ -337,6 +338,41 @@ async def test_a_key_names_one_request_of_a_project_whoever_sends_it(
         assert theirs.id != first.id
     async with make_engine() as engine:  # it outlives the engine
         assert (await engine.submit(spec)).id == first.id
+
+
+async def test_a_job_says_how_many_bytes_it_moved_whether_it_failed_or_not(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    out = b"id,name\n1,one\n"
+
+    def write(spec: ContainerSpec) -> None:
+        host_path(spec, "/data/out/tables/out.csv").write_bytes(out)
+
+    configuration = {
+        "storage": {
+            "input": {"tables": [{"source": "in.c-b.t", "destination": "t.csv"}]},
+            "output": {"tables": [{"source": "out.csv", "destination": "out.c-b.t"}]},
+        }
+    }
+    source = tmp_path / "t.csv"
+    source.write_text("id\n1\n")
+    async with make_engine() as engine:
+        await register(engine)
+        tables, scope = engine.storage.tables, StorageScope(project="1")
+        await tables.create_bucket(scope, "in", "b")
+        await tables.load(scope, [TableLoad("in.c-b.t", (source,))])
+        spec = JobSpec(component=MAIN, config_data=configuration)
+        play(host, effect=write)
+        good = await engine.submit(spec)
+        assert (await good.wait()).status is Status.SUCCESS, good.record
+        assert good.record.metrics == {
+            "storage": {"inBytes": len('"id"\n"1"\n'), "outBytes": len(out)},
+            "backend": engine.storage.backend_name,
+        }
+        play(host, effect=write, exit_code=1)
+        bad = await engine.submit(spec)
+        assert (await bad.wait()).status is Status.ERROR
+        assert bad.record.metrics["storage"] == {"inBytes": len('"id"\n"1"\n'), "outBytes": 0}
 
 
 # -- the disk --------------------------------------------------------------------------------------

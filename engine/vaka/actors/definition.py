@@ -72,6 +72,16 @@ TOLD_STATE = 4_000
 """Characters of a state that are told in an event."""
 
 
+NOTHING_MOVED = {"in": 0, "out": 0}
+MOVES = {
+    "input.table": "in",
+    "input.file": "in",
+    "output.table": "out",
+    "output.file": "out",
+}
+"""Kinds of events that tell of data, and which way it went."""
+
+
 class Stopped(Exception):
     """The job was asked to stop, and the container that ran then has ended."""
 
@@ -384,6 +394,7 @@ class DefinitionActor:
 
     async def _stage_in(self, unit: DefinitionContext, state: JobState) -> None:
         await self._advance(Phase.STAGING_IN)
+        self._left["moved"] = dict(NOTHING_MOVED)
         await trio.to_thread.run_sync(self._folder.create)
         left: dict[str, Any] = {"input_tables": [], "input_state": {"tables": [], "files": []}}
         if self._main.staging_input != "none":
@@ -733,6 +744,7 @@ class DefinitionActor:
 
     async def _stage_out(self, unit: DefinitionContext) -> None:
         """Store the outputs. That this comes next is in the journal."""
+        self._left["moved"] = {**self.moved, "out": 0}
         if is_debug(self._job.record):
             await keep_snapshot(
                 self._services,
@@ -785,6 +797,12 @@ class DefinitionActor:
             "tables": [table.to_json() for table in stored.tables],
             "failures": list(stored.errors),
         }
+
+    @property
+    def moved(self) -> Mapping[str, int]:
+        """Bytes of tables and files that came `in` from Storage and went `out` to it."""
+        moved: Mapping[str, int] = self._left.get("moved", NOTHING_MOVED)
+        return moved
 
     def result(self) -> DefinitionResult:
         """What the definition has left so far, all of it once `run` has returned."""
@@ -865,6 +883,10 @@ class DefinitionActor:
         await self._events.write(Entry("note", level, message, definition=self._index))
 
     async def _report(self, kind: str, level: Any, message: str, data: Mapping[str, Any]) -> None:
+        direction = MOVES.get(kind)
+        if direction is not None:
+            count = self.moved[direction] + int(data.get("bytes") or 0)
+            self._left["moved"] = {**self.moved, direction: count}
         await self._events.write(Entry(kind, level, message, definition=self._index, data=data))
 
 

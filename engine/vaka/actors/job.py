@@ -261,10 +261,22 @@ class JobActor:
                 result=masked,
                 error=failure.error if failure else None,
                 cause=cause,
+                metrics=self._metrics(),
                 tail=tail,
             )
         )
         log.info("job.finished", extra={"job_id": self.record.id, "status": status.value})
+
+    def _metrics(self) -> dict[str, Any]:
+        """What the job moved, also when it failed (runner.md section 2.1)."""
+        moved = [definition.moved for definition in self._definitions]
+        return {
+            "storage": {
+                "inBytes": sum(each["in"] for each in moved),
+                "outBytes": sum(each["out"] for each in moved),
+            },
+            "backend": self._services.storage.backend_name,
+        }
 
     async def _clean_up(self, events: EventLog) -> None:
         """Nothing of the job may live when its final status is written."""

@@ -703,6 +703,7 @@ class _Storage:
                 "table": table_id,
                 "source": plan.table.source.name,
                 "rows": result.imported_rows,
+                "bytes": loaded.bytes,
                 "total_rows": result.total_rows,
                 "created": result.created,
                 "repeated": result.repeated,
