@@ -80,6 +80,23 @@ async def test_server_sent_events_carry_their_number_and_go_on_from_it(
         engine.finish(1)
 
 
+async def test_server_sent_events_end_with_the_job_for_good(engine: FakeEngine) -> None:
+    engine.finish(1)
+    client = make_app(engine).test_client()
+    headers = {**HEADERS, "Accept": "text/event-stream"}
+    response = await client.get(EVENTS, headers=headers)
+    told: Any = await response.get_data()
+    assert told.count(b"id: ") == len(engine.history)
+    # a browser comes back by itself, and stops when it is told that there is nothing
+    headers["Last-Event-ID"] = str(len(engine.history))
+    response = await client.get(EVENTS, headers=headers)
+    assert (response.status_code, await response.get_data()) == (204, b"")
+    headers["Last-Event-ID"] = str(len(engine.history) - 1)
+    response = await client.get(EVENTS, headers=headers)
+    told = await response.get_data()
+    assert told.count(b"id: ") == 1
+
+
 async def test_a_client_that_goes_away_is_not_followed_any_further(engine: FakeEngine) -> None:
     gone = trio.Event()
     said: list[Any] = []

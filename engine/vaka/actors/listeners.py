@@ -82,6 +82,9 @@ async def bound(transport: Transport, address: str, ports: range) -> trio.socket
             reason = str(error.strerror)
             if error.errno != errno.EADDRINUSE:
                 break
+        except BaseException:
+            made.close()
+            raise
         else:
             return made
     raise ApplicationError(

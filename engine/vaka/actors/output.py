@@ -12,7 +12,7 @@ from vaka.models.container import OutputChunk, StreamName
 TRIMMED = " [trimmed]"
 MESSAGE_CHARACTERS = 4_000
 """Longest error message made of output; of longer output the two ends are quoted."""
-_EXCERPT_BYTES = 1 << 16
+_EXCERPT_BYTES = 1 << 15
 """Bytes kept of each end of a stream: more than a message quotes, because masking may shorten it."""
 _WIDTH = 4
 """Bytes of one character at most."""

@@ -126,11 +126,15 @@ async def events(call: Call, job_id: str) -> Response:
     after = call.whole("after", 0, most=1 << 53)
     if sent and (last := call.request.headers.get("Last-Event-ID", "")).isdigit():
         after = int(last[:16])
+    follow = call.flag("follow", default=sent)
+    if sent and follow and found.record.status.is_finished and not await _has_more(found, after):
+        # a browser that was told everything comes back for more, until it is told that there is none
+        return Response(b"", 204)
     stream = EventStream(
         found,
         call.app.followers,
         after=after,
-        follow=call.flag("follow", default=sent),
+        follow=follow,
         kinds=frozenset(call.words("kind")),
         form="sse" if sent else "lines",
     )
@@ -266,9 +270,22 @@ class EventStream(ResponseBody):
         self._events = self._job.events(after=self._after, follow=True)
 
     async def _close(self) -> None:
-        close = getattr(self._events, "aclose", None)
-        if close is not None:
-            await close()
+        await _close(self._events)
+
+
+async def _close(events: AsyncIterator[Event]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()
+
+
+async def _has_more(job: Job, after: int) -> bool:
+    """Whether a job has an event after this one now."""
+    events = job.events(after=after, follow=False)
+    try:
+        return await anext(events, None) is not None
+    finally:
+        await _close(events)
 
 
 async def _job(call: Call, text: str) -> Job:

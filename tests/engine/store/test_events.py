@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from vaka.errors import ApplicationError, NotFound
-from vaka.models.event import Event
+from vaka.models.event import Event, Lines
 from vaka.models.job import Phase, StageStatus, Status
 from vaka.store import EventsOutOfOrder, Fence, JobStore, LeaseLost, LogTail
 from vaka.store._events import ROW_BYTES, pack
@@ -172,3 +172,39 @@ async def test_long_lines_make_rows_of_bounded_size(store: JobStore) -> None:
     await store.append_events(right.job_id, said, fence=right)
     assert await store.events(right.job_id) == said
     assert await store.events(right.job_id, after=16, limit=3) == said[16:19]
+
+
+async def test_lines_stored_together_are_read_as_events_of_their_own(store: JobStore) -> None:
+    right = await _job(store)
+    before, after = events(1, 2), events(503, 2)
+    lines = Lines(
+        3,
+        START,
+        "error",
+        [f"line {number} \u2028" for number in range(500)],
+        definition=1,
+        stage=2,
+        component="acme.extractor",
+        stream="stderr",
+        data={"results": {"a": 1}},
+    )
+
+    await store.append_events(right.job_id, [*before, lines, *after], fence=right)
+
+    said = [*before, *lines.events(), *after]
+    assert [event.seq for event in said] == list(range(1, 505))
+    assert {event.message for event in said[2:502]} == set(lines.messages)
+    assert said[2].stream == "stderr"
+    assert said[2].data == {"results": {"a": 1}}
+    assert await store.last_seq(right.job_id) == 504
+    for first, limit in ((0, 1_000), (1, 3), (250, 10), (501, 3)):
+        page = await store.events(right.job_id, after=first, limit=limit)
+        assert page == said[first : first + limit]
+
+
+def test_lines_take_as_many_numbers_as_they_are() -> None:
+    lines = Lines(1, START, "info", ["a", "b"])
+    (row,) = pack([lines, *events(3, 1)])
+    assert (row.first_seq, row.last_seq, row.count) == (1, 3, 3)
+    with pytest.raises(ValueError, match="event 2 comes after 2"):
+        pack([lines, *events(2, 1)])
