@@ -22,7 +22,7 @@ from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
-from vaka.actors.limits import resource_limits
+from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.listeners import heard
 from vaka.actors.logs import StageLog
 from vaka.actors.output import OutputReader
@@ -188,6 +188,7 @@ class DefinitionActor:
 
         Raises:
             UserError: its configuration, its state or one of its processors cannot be used.
+            ApplicationError: a limit of the project or of a component cannot be.
         """
         self._hide(self._left.get("component_state", {}))
         if self.is_done:
@@ -195,6 +196,8 @@ class DefinitionActor:
         self._unit = unit = self._context()
         self._state = JobState.parse(self._plan.state)
         self._stages = await self._chain(unit, None)
+        for stage in self._stages:
+            self._limits(stage)
         stages_outputs = "none" not in {self._main.staging_input, self._main.staging_output}
         if stages_outputs and not unit.configuration.default_bucket:
             self._main.default_bucket_id(unit.config_id)
@@ -471,6 +474,14 @@ class DefinitionActor:
                 images[stage.index] = await self._image(stage)
         return images
 
+    def _limits(self, stage: Stage) -> ResourceLimits:
+        return resource_limits(
+            self._services.config,
+            self._job.project,
+            stage.definition,
+            self._job.spec.container_type,
+        )
+
     async def _image(self, stage: Stage) -> ImageInfo:
         """The image of a stage that was not planned yet, on the host."""
 
@@ -505,9 +516,7 @@ class DefinitionActor:
         last: bool,
     ) -> StageRecord:
         services, events = self._services, self._events
-        limits = resource_limits(
-            services.config, self._job.project, stage.definition, self._job.spec.container_type
-        )
+        limits = self._limits(stage)
         spec = services.plugins.container_spec(
             container_spec(self._job, unit, stage, image, self._folder, limits),
             SpecContext(

@@ -295,6 +295,7 @@ async def test_a_project_limit_that_cannot_be_is_an_application_error_of_the_job
     (failed,) = [vars(record) for record in caplog.records if record.msg == "job.failed"]
     assert "This value should be 96 or less." in failed["error"]
     assert one.created == []
+    assert ("prepare_image", "one:latest") not in one.calls  # it is told before anything is done
 
 
 async def test_an_action_has_the_limits_of_its_project_too(

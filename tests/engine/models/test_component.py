@@ -65,6 +65,15 @@ def test_a_minimal_definition_has_the_defaults_of_the_contract() -> None:
     )
 
 
+def test_credentials_of_a_definition_are_accepted_and_go_nowhere() -> None:
+    repository = {"username": "me", "#password": "secret", "server": "registry.example.com"}
+    image = {"type": "dockerhub", "uri": "acme/thing"}
+    definition = defined(definition=image | {"repository": repository})
+    assert definition == defined(definition=image)
+    with pytest.raises(InvalidDefinition, match="username"):
+        defined(definition=image | {"repository": {"username": []}})
+
+
 def test_everything_that_a_definition_says_is_known() -> None:
     definition = ComponentDefinition.parse(
         component(
