@@ -7,6 +7,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.amazon import serve_amazon
 from tests.registry import PASSWORD, USER, Registry
 
 from vaka import Engine, EngineConfig, Job, JobSpec, Status
-from vaka.docker import Docker
+from vaka.docker import Docker, DockerNotFound
 
 pytestmark = pytest.mark.docker
 
@@ -37,7 +38,10 @@ async def published(docker: Docker, registry: Registry, images: Images) -> Async
     await registry.push(docker, f"{uri}:1")
     yield uri
     for image in await docker.images.list(filters={"reference": [uri]}):
-        await docker.images.delete(image["Id"], force=True)
+        for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
+            if name.startswith(uri):  # the image itself may have other names, of other tests
+                with suppress(DockerNotFound):  # the last tag takes the digest along
+                    await docker.images.delete(name)
 
 
 def log_in(folder: Path, server: str) -> None:

@@ -118,7 +118,12 @@ class _Preparation:
             is_ecr = False
         if is_ecr:
             registry_account(self._definition.uri)  # refuse what can be no image of Amazon's
-        stored = await stored_credentials(host, config.docker_config)
+        try:
+            stored = await stored_credentials(host, config.docker_config)
+        except ApplicationError as error:
+            # the image may be open to all: a helper that somebody else has set up must not stop it
+            await self._tell("warn", str(error))
+            stored = None
         if stored is None and is_ecr:
             return await self._ask_amazon(host)
         return stored

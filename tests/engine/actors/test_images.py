@@ -212,6 +212,20 @@ async def test_a_folder_of_dockers_command_can_be_named(
     assert host.logins == [(IMAGE, RegistryAuth("docker.io", "robot", "pw1"))]
 
 
+async def test_credentials_that_cannot_be_read_are_warned_of_and_the_pull_is_anonymous(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker/config.json").write_text('{"credsStore": "not-installed"}')
+    host.images[IMAGE] = FakeImage(local=False, digests=(KNOWN,))
+    async with make_engine() as engine:
+        job = await run(engine)
+        warned, _ = await told(job)
+    assert job.record.status is Status.SUCCESS
+    assert "docker-credential-not-installed" in warned
+    assert host.logins == [(IMAGE, None)]
+
+
 async def test_a_plugins_credentials_come_first_and_only_where_a_registry_is_asked(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
