@@ -22,7 +22,7 @@ from vaka.actors.stages import JobContext
 from vaka.datafolder import JobFolder, printable
 from vaka.datafolder.archives import read_tar
 from vaka.errors import EngineError, InvalidInput
-from vaka.mapping.outputs import import_key
+from vaka.mapping.preparing import import_key
 from vaka.mapping.results import Report
 from vaka.models.moment import parse_moment
 from vaka.models.storage import FileDetail, FileQuery, FileUpload, StorageScope

@@ -45,7 +45,8 @@ from vaka.datafolder import JobFolder
 from vaka.errors import EngineError, InvalidInput
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
-from vaka.mapping.outputs import no_atomic_output, store
+from vaka.mapping.outputs import store
+from vaka.mapping.preparing import no_atomic_output
 from vaka.mapping.staging import check_input_staging
 from vaka.masking import Masker
 from vaka.models.catalog import Json

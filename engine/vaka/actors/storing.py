@@ -7,7 +7,7 @@ from typing import Final, TypedDict
 from vaka.actors.stages import DefinitionContext, JobContext
 from vaka.config import EngineConfig
 from vaka.mapping import slicing, types
-from vaka.mapping.outputs import OutputContext
+from vaka.mapping.preparing import OutputContext
 from vaka.models.component import ComponentDefinition
 from vaka.models.mapping import FileOptions
 

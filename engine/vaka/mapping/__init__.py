@@ -1,7 +1,8 @@
 """The rules of input and output mapping, on top of what every mapping backend can do."""
 
 from vaka.mapping.inputs import InputFiles, InputTables, stage_files, stage_tables
-from vaka.mapping.outputs import OutputContext, Outputs, store
+from vaka.mapping.outputs import Outputs, store
+from vaka.mapping.preparing import OutputContext
 from vaka.mapping.results import Report, TableResult
 
 __all__ = [
