@@ -35,6 +35,12 @@ _SHORTEST_TOKEN: Final = 16
 """Characters. Shorter texts in a provider's data are words such as `bearer`, or numbers."""
 
 
+def own_credentials(configuration: JobConfiguration) -> Json:
+    """The credentials that a configuration brings itself; None when it has none."""
+    authorization = configuration.data.get("authorization", {})
+    return authorization.get("oauth_api", {}).get("credentials")
+
+
 def wanted_credentials(configuration: JobConfiguration) -> str | None:
     """The id of the credentials that must be fetched; None when there is nothing to fetch.
 

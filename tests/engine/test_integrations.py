@@ -341,6 +341,9 @@ async def test_credentials_are_the_brokers_or_the_configurations_own(
             "oauth_api": {"credentials": {"#data": "mine"}}
         }
         assert len(broker.asked) == 1
+        whole = await run_with(engine, {"credentials": CREDENTIALS})
+        logged = [event.message async for event in whole.events() if event.kind == "log"]
+        assert logged == ["[hidden] and [hidden], bearer"]
 
         forgotten = await run_with(engine, {"id": "main", "version": 3}, token=None)
         assert "Run the job again" in forgotten.record.result["message"]
@@ -465,3 +468,15 @@ async def test_an_engine_that_takes_a_job_over_knows_its_variables_and_its_secre
     assert logged == ["begun", "later: [hidden]", "from the processor"]
     assert asked == ["main", "main"]
     assert "hunter2" not in stored
+
+
+async def test_an_action_sees_its_placeholders_as_they_are(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    worker = Worker(Printed(b"{}"))
+    host.images["worker:1"] = worker.image()
+    content = {"parameters": {"a": "{{ foo }} {{ vault.x }}"}, "variables_id": "v"}
+    async with make_engine() as engine:
+        await register(engine, synchronous_actions=["look"])
+        await engine.act(ActionSpec(component=COMPONENT, action="look", config_data=content))
+    assert worker.documents[0]["parameters"] == content["parameters"]

@@ -59,7 +59,12 @@ from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
 from vaka.models.state import JobState, parse_result, parse_state_file, parse_usage
 from vaka.models.storage import StorageScope
 from vaka.models.tree import text
-from vaka.oauth import fetch_credentials, tokens_within, wanted_credentials
+from vaka.oauth import (
+    fetch_credentials,
+    own_credentials,
+    tokens_within,
+    wanted_credentials,
+)
 from vaka.store import Fence
 
 log = logging.getLogger(__name__)
@@ -205,6 +210,7 @@ class DefinitionActor:
         if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
             raise no_atomic_output(self._services.storage)
         self._hide(self._state.component, *(stage.document for stage in self._stages))
+        self._events.masker.add(tokens_within(own_credentials(unit.configuration)))
 
     def stop(self) -> None:
         """End what is being done; a container that is followed is not cut off, but ends by itself."""
