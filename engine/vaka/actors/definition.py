@@ -74,8 +74,8 @@ FEATURE_DEV_MAPPING = "dev-mapping-allowed"
 LONGEST_TIMEOUT = 86_400
 """Seconds that a configuration may let its main container run."""
 RESULT_FILE = "result.json"
-TOLD_STATE = 4_000
-"""Characters of a state that are told in an event."""
+TOLD_STATE = 10_000
+"""Characters that a state may have to be told in the operator's log."""
 
 
 NOTHING_MOVED = {"in": 0, "out": 0}
@@ -133,8 +133,6 @@ class DefinitionActor:
         self.in_container = False
         """Whether a container is being followed; it then ends the definition by ending itself."""
         self.row_id = plan.row_id
-        self.has_begun = "failure" in left
-        """Whether its turn has come, in this engine or an earlier one."""
         self.status = Status.ERROR
         """How it ended, once its turn has come."""
         self._ended_early = trio.CancelScope()
@@ -153,6 +151,10 @@ class DefinitionActor:
         self._folder = folder
         self._is_alone = is_alone
         self._known = self._records()
+        self.has_begun = bool(self._left) or bool(self._known)
+        """Whether its turn has come, in this engine or an earlier one."""
+        if self.is_done:
+            self._end()
         self._unit: DefinitionContext | None = None
         self._state = JobState()
         self._stages: list[Stage] = []
@@ -226,7 +228,6 @@ class DefinitionActor:
         """
         self.has_begun = True
         if self.is_done:
-            self._end()
             return self.result()
         with self._ended_early:
             try:
@@ -907,12 +908,15 @@ class DefinitionActor:
 
 
 def told(state: Any, masker: Masker) -> str:
-    """A state as events show it: JSON, masked, and not all of a long one."""
-    # masked before it is cut: half a secret would not be found any more
-    document = masker.text(json.dumps(state, ensure_ascii=False))
-    if len(document) <= TOLD_STATE:
-        return document
-    return f"{document[:TOLD_STATE]}... ({len(document)} characters)"
+    """A state as the operator's log shows it: JSON, masked, and nothing of a very long one."""
+    parts: list[str] = []
+    size = 0
+    for part in json.JSONEncoder(ensure_ascii=False).iterencode(state):
+        parts.append(part)
+        size += len(part)
+        if size > TOLD_STATE:  # not cut: half a secret would not be found any more
+            return f"(more than {TOLD_STATE} characters)"
+    return masker.text("".join(parts))
 
 
 class _StageListener:

@@ -425,7 +425,10 @@ class JobActor:
         async def run() -> None:
             for index, definition in waiting:
                 has_begun = definition.is_done or definition.has_container
-                if index in failures or ((failures or self._stop.is_set()) and not has_begun):
+                if index in failures:
+                    continue
+                if (failures or self._stop.is_set()) and not has_begun:
+                    definition.status = Status.TERMINATED
                     continue
                 self._running.add(definition)
                 try:

@@ -51,6 +51,7 @@ async def test_every_container_is_told_where_it_is(project: Project, clock: Mock
     (seen,) = project.seen
     told = dict(seen.environment)
     version = str(ran.result["configVersion"])
+    features = (await project.engine.catalog.project("1")).features
     assert told == {
         "KBC_RUNID": ran.job.record.run_id,
         "KBC_PROJECTID": "1",
@@ -61,7 +62,7 @@ async def test_every_container_is_told_where_it_is(project: Project, clock: Mock
         "KBC_COMPONENTID": "x",
         "KBC_STACKID": "vaka.test",
         "KBC_STAGING_FILE_PROVIDER": "local",
-        "KBC_PROJECT_FEATURE_GATES": "queuev2",
+        "KBC_PROJECT_FEATURE_GATES": ",".join(features),
         "KBC_COMPONENT_RUN_MODE": "run",
     }
 

@@ -11,6 +11,8 @@ from tests.engine.jobs.project import Project, Seen, Writes
 from trio.testing import MockClock
 
 from vaka import JobSpec, Status
+from vaka.actors.definition import told
+from vaka.masking import Masker
 
 NOTHING_READ: dict[str, Any] = {"input": {"tables": [], "files": []}}
 
@@ -309,3 +311,10 @@ async def test_what_is_told_of_a_state_hides_its_secrets(
     assert "s3cret-value" not in caplog.text
     (used,) = [line for line in told if line.startswith("Using configuration id: c version:")]
     assert used.endswith("state: {}")
+
+
+def test_a_state_is_told_whole_or_not_at_all() -> None:
+    masker = Masker(["s3cret-value"])
+    assert told({"#a": "s3cret-value", "b": "é"}, masker) == '{"#a": "[hidden]", "b": "é"}'
+    assert told({"a": "x" * 100_000}, masker) == "(more than 10000 characters)"
+    assert told(["y"] * 100_000, masker) == "(more than 10000 characters)"
