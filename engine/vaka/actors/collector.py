@@ -281,9 +281,17 @@ async def _folders(services: Services) -> AsyncIterator[Garbage]:
     folders = await trio.to_thread.run_sync(job_folders, jobs_folder(services.config.home))
     active = await services.store.active_jobs()
     for job_id, folder in sorted(folders.items()):
-        if job_id not in active:
+        if job_id not in active and await _has_ended(services, job_id):
             size = await trio.to_thread.run_sync(_size, folder)
             yield Garbage(GarbageKind.FOLDER, str(job_id), "its job does not run", size)
+
+
+async def _has_ended(services: Services, job_id: int) -> bool:
+    """Whether a job can never use its folder again; one that waits may be claimed any moment."""
+    try:
+        return (await services.store.job(job_id)).status.is_finished
+    except NotFound:
+        return True
 
 
 def _size(folder: Path) -> int:
@@ -299,8 +307,8 @@ def _size(folder: Path) -> int:
 
 
 async def _remove_folder(services: Services, job_id: int) -> str | None:
-    if job_id in await services.store.active_jobs():
-        return "its job runs"
+    if not await _has_ended(services, job_id):
+        return "its job may run"
     folder = jobs_folder(services.config.home) / str(job_id)
     await trio.to_thread.run_sync(JobFolder(folder, owner=None).remove)
     return None
