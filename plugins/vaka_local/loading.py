@@ -166,7 +166,8 @@ class Loader:
             distribution_key=distributed_by(load.distribution_key, columns),
         )
         count = self._replace(table, files, columns)
-        return self._finished(table, count, total=count, created=True)
+        size = self._size(files, count, columns)
+        return self._finished(table, count, total=count, size=size, created=True)
 
     def _into_existing(
         self, before: Table, files: Files, columns: tuple[str, ...]
@@ -195,7 +196,7 @@ class Loader:
             definitions=self._definitions(before, new, key),
         )
         target = session.table(table.stored_as)
-        total = None
+        total = size = None
         if load.incremental:
             records.add_columns(session, table, new)
             for clause, parameters in clauses:
@@ -207,7 +208,10 @@ class Loader:
                 count = self._fill(target, table, files, columns)
         else:
             total = count = self._replace(table, files, columns)
-        return self._finished(table, count, total=total, new_columns=new, warnings=warnings)
+            size = self._size(files, count, columns)
+        return self._finished(
+            table, count, total=total, size=size, new_columns=new, warnings=warnings
+        )
 
     def _deletion(self, where: DeleteWhere, before: Table) -> tuple[str, list[object]]:
         try:
@@ -280,6 +284,16 @@ class Loader:
             records.create_data(self.session, target, table.layout)
             count = self._fill_with_last(target, table, files, columns)
         return count
+
+    def _size(self, files: Files, rows: int, columns: tuple[str, ...]) -> int | None:
+        """About how many bytes the values are that were just loaded; None if that cannot be told."""
+        size = files.plain_bytes()
+        if size is None:
+            return None
+        if not self.load.columns:
+            size -= sum(len(name.encode()) + 1 for name in columns)
+        # the row's time is stored, delimiters and line ends are not
+        return max(0, size + rows * (records.TIME_BYTES - len(columns)))
 
     def _upsert(self, table: Table, files: Files, columns: tuple[str, ...]) -> int:
         """Put rows in the place of those with the same key, add the others, leave what is the same.
@@ -416,13 +430,14 @@ class Loader:
         count: int,
         *,
         total: int | None,
+        size: int | None,
         created: bool = False,
         new_columns: tuple[str, ...] = (),
         warnings: tuple[str, ...] = (),
     ) -> tuple[LoadResult, Known]:
-        """Write down what the table is now; `total` is its number of rows when that is known."""
+        """Write down what the table is now; `total` are its rows and `size` its bytes, if known."""
         date = import_date(self._stamp.replace(tzinfo=UTC), self.clock())
-        measured = records.measured(self.session, table, total)
+        measured = records.measured(self.session, table, total, size)
         after = replace(measured, last_import=date, last_change=date)
         records.save(self.session, after)
         known = self.before.changed(after) if self.before else Known(after, after.detail((), {}))

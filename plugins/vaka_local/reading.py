@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -123,6 +124,16 @@ class Files:
         with self._opened(0) as file:
             rows = file.records(self.dialect, self.dialect.ignored_lines + 1)
             return rows[-1] if len(rows) > self.dialect.ignored_lines else None
+
+    def plain_bytes(self) -> int | None:
+        """How many bytes all files have, or None when one of them is packed."""
+        total = 0
+        for index in range(len(self.paths)):
+            with self._opened(index) as file:
+                if file.gzipped:
+                    return None
+                total += os.fstat(file.fd).st_size
+        return total
 
     def batches(self, *, in_order: bool = False) -> Iterator[Batch]:
         """The files, grouped by what the reader has to be told; with `in_order` one by one.

@@ -23,6 +23,8 @@ _COLUMNS: Final = (
 )
 _SAMPLE: Final = 10_000
 """Rows that the size of a table is estimated from."""
+TIME_BYTES: Final = 8
+"""What the hidden time of a row takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,18 +334,22 @@ def save(session: Session, table: Table) -> None:
     )
 
 
-def measured(session: Session, table: Table, count: int | None = None) -> Table:
-    """The table with its number of rows, and its size as estimated from the first of them.
+def measured(
+    session: Session, table: Table, count: int | None = None, size: int | None = None
+) -> Table:
+    """The table with its number of rows and its size in bytes, which are given when they are known.
 
-    `count` is the number when it is known.
+    Else the rows are counted, and the size is estimated from the first of them.
     """
     source = session.table(table.stored_as)
     if count is None:
-        count = session.value(f"SELECT count(*) FROM {source}")
+        count = int(session.value(f"SELECT count(*) FROM {source}"))
+    if size is not None:
+        return replace(table, row_count=count, data_bytes=size)
     values = map(types.as_text if table.definitions else quote, table.columns)
     widths = " + ".join(f"strlen({value})" for value in values)
     mean = session.value(
-        f"SELECT coalesce(avg(8 + {widths}), 0) FROM (FROM {source} LIMIT {_SAMPLE})"
+        f"SELECT coalesce(avg({TIME_BYTES} + {widths}), 0) FROM (FROM {source} LIMIT {_SAMPLE})"
     )
     return replace(table, row_count=count, data_bytes=round(mean * count))
 
