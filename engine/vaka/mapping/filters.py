@@ -121,33 +121,42 @@ def _parent_run(run_id: str | None) -> str | None:
     return None if run_id is None else run_id.rpartition(".")[0] or run_id
 
 
-def rows_to_delete(data: Mapping[str, Any], now: datetime) -> tuple[DeleteWhere, ...]:
+def rows_to_delete(
+    data: Mapping[str, Any], now: datetime, *, in_branch: bool = False
+) -> tuple[DeleteWhere, ...]:
     """What a merged output table wants deleted before its load, each element on its own.
+
+    `in_branch`: the job runs in a development branch that is told by prefixes.
 
     Raises:
         InvalidInput: a date is none.
         MappingFailed: values are to come from somewhere else than the filter.
     """
     if "delete_where" in data:
-        return tuple(_delete_where(item, now) for item in data["delete_where"])
+        return tuple(_delete_where(item, now, in_branch) for item in data["delete_where"])
     column = text(data.get("delete_where_column"))
     filters = where(column, data["delete_where_operator"], map(text, data["delete_where_values"]))
     return (DeleteWhere(filters),) if filters else ()
 
 
-def _delete_where(item: Mapping[str, Any], now: datetime) -> DeleteWhere:
+def _delete_where(item: Mapping[str, Any], now: datetime, in_branch: bool) -> DeleteWhere:
     dates = {
         key: moment(text(item[key]), now)
         for key in ("changed_since", "changed_until")
         if not is_blank(item.get(key))
     }
-    filters = tuple(_delete_filter(each) for each in item.get("where_filters", ()))
+    filters = tuple(_delete_filter(each, in_branch) for each in item.get("where_filters", ()))
     return DeleteWhere(filters, **dates)
 
 
-def _delete_filter(item: Mapping[str, Any]) -> Filter:
+def _delete_filter(item: Mapping[str, Any], in_branch: bool) -> Filter:
     if "values_from_storage" in item:
         raise MappingFailed('Where filter "values_from_storage" is not yet supported')
+    if "values_from_workspace" in item and in_branch:
+        raise MappingFailed(
+            'Using "values_from_workspace" as a delete filter is not supported in development '
+            "branches."
+        )
     if "values_from_workspace" in item:
         raise MappingFailed(
             'Where filter "values_from_workspace" needs a workspace, and there is none. '

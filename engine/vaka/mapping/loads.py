@@ -147,7 +147,7 @@ class Storage:
         bucket_is_new = before is None and not await self._has_bucket(bucket_id)
         data, columns = table.data, table.columns
         try:
-            deletions = () if before is None else _deletions(before.id, data)
+            deletions = () if before is None else _deletions(before.id, data, self.branch)
             defined = self._definitions(table, before)
         except MappingFailed:
             if failed:
@@ -372,9 +372,11 @@ class Storage:
         return {f"KBC.{verb}.{kind}.id": value for kind, value in named.items() if value}
 
 
-def _deletions(table_id: str, data: Mapping[str, Any]) -> tuple[DeleteWhere, ...]:
+def _deletions(
+    table_id: str, data: Mapping[str, Any], branch: JobBranch
+) -> tuple[DeleteWhere, ...]:
     try:
-        return rows_to_delete(data, datetime.now(UTC))
+        return rows_to_delete(data, datetime.now(UTC), in_branch=branch.prefixes)
     except InvalidInput as error:
         raise MappingFailed(_no_deletion(table_id, error)) from error
 

@@ -229,9 +229,11 @@ def test_values_from_elsewhere_are_refused() -> None:
             delete_where=[{"where_filters": [{"column": "a", "values_from_storage": storage}]}]
         )
     assert caught.value.message == 'Where filter "values_from_storage" is not yet supported'
+    workspace = [{"where_filters": [{"column": "a", "values_from_workspace": {"table": "t"}}]}]
     with pytest.raises(MappingFailed, match="needs a workspace"):
-        deletions(
-            delete_where=[
-                {"where_filters": [{"column": "a", "values_from_workspace": {"table": "t"}}]}
-            ]
-        )
+        deletions(delete_where=workspace)
+    with pytest.raises(MappingFailed) as caught:
+        rows_to_delete({"delete_where": workspace}, NOW, in_branch=True)
+    assert caught.value.message == (
+        'Using "values_from_workspace" as a delete filter is not supported in development branches.'
+    )
