@@ -1,11 +1,14 @@
 """What the command line prints: nothing that a terminal acts on, and why a job ended."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from vaka.models.event import Event
 from vaka_server.cli import text
 from vaka_server.cli.data import parse_where
+from vaka_server.cli.jobs import event_line
 from vaka_server.cli.session import Usage
 
 
@@ -194,3 +197,19 @@ def test_conditions(condition: str | None, parsed: Any) -> None:
 def test_a_condition_needs_an_operator() -> None:
     with pytest.raises(Usage):
         parse_where("a")
+
+
+@pytest.mark.parametrize(
+    ("event", "mark"),
+    [
+        ({"kind": "log", "level": "info", "stream": "stdout"}, " "),
+        ({"kind": "log", "level": "error", "stream": "stderr"}, "!"),
+        ({"kind": "log", "level": "info"}, " "),
+        ({"kind": "log", "level": "warn"}, "!"),
+        ({"kind": "note", "level": "warn"}, "·"),
+    ],
+)
+def test_a_line_is_marked_by_who_says_it_and_how_bad_it_is(event: Any, mark: str) -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    line = event_line(Event(1, moment, event.pop("kind"), event.pop("level"), "said", **event))
+    assert line.split(" ", 1)[1] == f"{mark} said"

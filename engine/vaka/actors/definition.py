@@ -585,6 +585,7 @@ class DefinitionActor:
         self.in_container = True
         try:
             async with AsyncExitStack() as stack:
+                stack.push_async_callback(stage_log.close)
                 if stage.definition.logging.type == "gelf":
                     transport = stage.definition.logging.gelf_server_type
                     hearing = heard(
@@ -609,7 +610,6 @@ class DefinitionActor:
                 )
         finally:
             self.in_container = False
-        await stage_log.close()
         if ending is None:
             raise Stopped
         if stage.definition.runs_as_root:

@@ -297,7 +297,10 @@ def _is_told(event: Event) -> bool:
 def event_line(event: Event) -> str:
     """One event as one line without anything that a terminal would act on."""
     at = event.time.astimezone().strftime(TIME)
-    mark = {"stdout": " ", "stderr": "!"}.get(event.stream or "", "·")
+    mark = "·"
+    if event.kind == "log":
+        is_bad = event.stream == "stderr" or event.level in {"warn", "error"}
+        mark = "!" if is_bad else " "
     return f"{at} {mark} {text.clean(event.message)}"
 
 
