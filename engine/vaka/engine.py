@@ -363,7 +363,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """Accept a job. Returns once it is durable; it starts when a slot and its lock are free.
 
         Raises:
-            NotFound: there is no such component.
+            NotFound: there is no such component, or no such branch.
             Conflict: the idempotency key was used for another request.
         """
         services = self.services
@@ -371,6 +371,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         project = await self._recent(
             ("project", spec.project), lambda: services.catalog.project(spec.project)
         )
+        if spec.branch is not None:
+            known = {each.id for each in await services.catalog.branches(spec.project)}
+            if spec.branch not in known:
+                raise NotFound(f"Branch {spec.branch} not found", kind="branch", id=spec.branch)
         document = spec.model_dump(mode="json", exclude={"token"}, exclude_defaults=True)
         component = spec.component or definition.id
         limit = project.limits.get(PARALLELISM_LIMIT)
@@ -399,6 +403,20 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         if spec.token is not None:
             services.tokens[record.id] = spec.token
         return Job(self, record)
+
+    async def delete_branch(self, project: str, branch: str) -> None:
+        """Remove a development branch: from the catalog, and from a Storage that keeps branches apart.
+
+        In any other Storage what jobs in it have made stays, under its prefix. No job may be running in
+        the branch.
+
+        Raises:
+            NotFound: there is no such branch.
+            InvalidInput: it is the default one.
+        """
+        await self.catalog.delete_branch(project, branch)
+        if self.storage.keeps_branches_apart:
+            await self.storage.drop_branch(project, branch)
 
     async def job(self, job_id: int, *, project: str | None = None) -> Job:
         """A handle on a job that was submitted before; `NotFound` when `project` has none such."""

@@ -370,7 +370,7 @@ class Catalog(Resource):
         raise InvalidInput("This catalog has no development branches.", path="branch")
 
     async def delete_branch(self, project: str, branch: str) -> None:
-        """Remove a development branch with the states that were stored in it.
+        """Remove a development branch with its states and its variables of the vault.
 
         `InvalidInput` for the default one. What the branch has in Storage is the caller's business
         (`MappingBackend.drop_branch`).

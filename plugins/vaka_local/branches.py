@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from vaka.errors import Conflict, InvalidInput, NotFound
 from vaka.models.catalog import Branch, Token
-from vaka_local.database import MAIN, branches
+from vaka_local.database import MAIN, branches, vault_variables
 
 _LARGEST: Final = 2**63 - 1
 
@@ -50,10 +50,12 @@ def create(
 
 
 def delete(connection: Connection, project: int, branch: str) -> None:
-    """Remove a development branch; the states that were stored in it go with it."""
+    """Remove a development branch; its states and variables go with it."""
     row = _get(connection, project, branch)
     if row.is_default:
         raise InvalidInput("Cannot delete Main branch", path="branch")
+    of_branch = vault_variables.c.branch == branch, vault_variables.c.project_id == project
+    connection.execute(vault_variables.delete().where(*of_branch))
     connection.execute(branches.delete().where(branches.c.id == row.id))
 
 

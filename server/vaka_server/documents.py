@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vaka.models.catalog import (
+    Branch,
     Component,
     Configuration,
     ConfigurationRow,
@@ -132,6 +133,7 @@ def params(record: JobRecord) -> Document:
         ("row", "row"),
         ("configRowIds", "rows"),
         ("parallelism", "parallelism"),
+        ("branchId", "branch"),
         ("configData", "config_data"),
         ("tag", "tag"),
         ("variableValuesId", "variable_values_id"),
@@ -184,6 +186,17 @@ def stage(record: StageRecord) -> Document:
 
 
 # -- catalog ---------------------------------------------------------------------------------------
+
+
+def branch(value: Branch) -> Document:
+    """A branch."""
+    return {
+        "id": value.id,
+        "name": value.name,
+        "description": value.description,
+        "isDefault": value.is_default,
+        "created": storage_moment(value.created),
+    }
 
 
 def vault_variable(value: VaultVariable) -> Document:

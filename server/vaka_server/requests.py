@@ -30,7 +30,7 @@ PARAMETERS = (
     "variableValuesId",
     "variableValuesData",
 )
-NEWER_PARAMETERS = ("configRowIds", "parallelism")
+NEWER_PARAMETERS = ("configRowIds", "parallelism", "branchId")
 """Of the newer job API; taken here as well."""
 CIPHERS = ("KBC::", "VAKA")
 """What the values begin with that some key provider has encrypted."""
@@ -90,6 +90,7 @@ def job_spec(
             row=row,
             rows=_row_ids(rows),
             parallelism=_parallelism(given.get("parallelism")),
+            branch=_branch(given.get("branchId")),
             tag=tag,
             mode=mode,
             variable_values_id=None
@@ -111,6 +112,11 @@ def _row_ids(value: Any) -> tuple[str, ...]:
             f'Expected "array", but got "{type(value).__name__}".'
         )
     return tuple(_scalar(each, f"configRowIds.{index}") for index, each in enumerate(value))
+
+
+def _branch(value: Any) -> str | None:
+    """Id of the branch to run in; `default` and what is empty are the default one."""
+    return None if _falsy(value) or value == "default" else _scalar(value, "branchId")
 
 
 def _parallelism(value: Any) -> int | Literal["infinity"] | None:

@@ -76,6 +76,8 @@ class RunRequest(Schema):
     """Ids of several rows of `config`."""
     parallelism: int | str | None = None
     """How many rows may run at a time: a number or `infinity`. Absent: as the configuration says."""
+    branch_id: Scalar | None = None
+    """Id of the branch to run in; absent or null: the default one."""
     tag: Scalar | None = None
     variable_values_id: Scalar | None = None
     variable_values_data: Object | None = None
@@ -411,6 +413,21 @@ class State(Schema):
 class NewState(Schema):
     state: Object | str
     expected_version: int | None = None
+
+
+class Branch(Schema):
+    """The default branch of a project, or a development branch."""
+
+    id: str
+    name: str
+    description: str
+    is_default: bool
+    created: str
+
+
+class NewBranch(Schema):
+    name: str
+    description: str = ""
 
 
 class VaultVariable(Schema):

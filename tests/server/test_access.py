@@ -31,6 +31,7 @@ class World:
             ("POST", "/vaka/tables/in.c-b.t/load", None, CSV),
             ("PUT", "/vaka/vault/v", {"value": "1"}, None),
             ("PUT", "/vaka/oauth/C/o", {"id": "o"}, None),
+            ("POST", "/vaka/branches", {"name": "b"}, None),
         ):
             answer = await site.ask(method, path, body, data=data)
             assert answer.status in {200, 201, 204}, answer
@@ -38,6 +39,7 @@ class World:
         job = await site.run()
         await site.finished(job)
         made = await site.ask("POST", "/v2/storage/tokens", {"description": "spare"})
+        branch = (await site.ask("GET", "/vaka/branches")).value[-1]
         self.names = {
             "component": "C",
             "config": "X",
@@ -51,6 +53,7 @@ class World:
             "tag": "1",
             "name": "v",
             "credentials": "o",
+            "branch": branch["id"],
         }
 
     def path(self, rule: str) -> str:
@@ -107,6 +110,7 @@ BODIES: dict[str, Any] = {
     "NewBucket": {"name": "changed"},
     "NewVaultVariable": {"value": "changed"},
     "Credentials": {"id": "changed"},
+    "NewBranch": {"name": "stolen"},
 }
 
 

@@ -249,6 +249,21 @@ def test_tokens(shell: Shell) -> None:
     shell.run("token", "create", "--description", "x", "--role", "god", code=2)
 
 
+def test_branches(shell: Shell, component: Path) -> None:
+    (main,) = shell.json("branch", "list")
+    assert (main["name"], main["isDefault"]) == ("Main", True)
+    made = shell.json("branch", "create", "mine", "--description", "to try it")
+    assert (made["name"], made["description"]) == ("mine", "to try it")
+    assert "already" in shell.run("branch", "create", "mine", code=1).stderr
+    assert shell.json("branch", "list") == [main, made]
+    assert "Main" in shell.run("branch", "delete", main["id"], code=1).stderr
+    other = shell.run("branch", "create", "other").stdout.strip()
+    assert shell.run("branch", "delete", other).stdout == f"Branch {other} is deleted.\n"
+    refused = shell.run("run", "C", "--config-data", "{}", "--branch", other, code=1)
+    assert f"Branch {other} not found" in refused.stderr
+    assert shell.json("branch", "list") == [main, made]
+
+
 def test_the_vault(shell: Shell) -> None:
     assert shell.run("vault", "set", "x", "one").stdout == "{{ vault.x }} is set.\n"
     shell.run("vault", "set", "y", "-", input="two words\n")

@@ -66,6 +66,14 @@ async def test_a_row_of_a_configuration_is_accepted(engine: FakeEngine) -> None:
     assert (params["config"], params["row"]) == ("x", "r")
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [("7", "7"), (7, "7"), ("default", None), (None, None), ("", None)]
+)
+async def test_a_branch_is_accepted(engine: FakeEngine, given: Any, kept: str | None) -> None:
+    params = await stored(engine, await post(engine, {"config": "x", "branchId": given}))
+    assert params.get("branchId") == kept
+
+
 async def test_several_rows_and_how_many_at_a_time_are_accepted(engine: FakeEngine) -> None:
     body = {"config": "x", "configRowIds": ["a", 7], "parallelism": "2"}
     params = await stored(engine, await post(engine, body))

@@ -51,6 +51,10 @@ def register(app: typer.Typer) -> None:
     project = group(app, "project", "What holds for everything here: features and limits.")
     command(project, "show")(project_show)
     command(project, "set")(project_set)
+    branch = group(app, "branch", "Development branches.")
+    command(branch, "create")(branch_create)
+    command(branch, "list")(branch_list)
+    command(branch, "delete")(branch_delete)
     vault = group(app, "vault", "Variables of all configurations, as {{ vault.name }}.")
     command(vault, "set")(vault_set)
     command(vault, "list")(vault_list)
@@ -384,6 +388,40 @@ async def token_revoke(
     async with session.client() as client:
         await client.revoke_token(token_id)
     session.show({"id": token_id}, lambda: f"Token {text.clean(token_id)} is revoked.")
+
+
+# -- branches --------------------------------------------------------------------------------------
+
+
+async def branch_create(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Name of the branch; unique in the project.")],
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Create a development branch, and print its id."""
+    async with session.client() as client:
+        made = await client.create_branch(name, description)
+    session.show(made, lambda: str(made["id"]))
+
+
+async def branch_list(session: Session) -> None:
+    """List the branches, the default one first."""
+    async with session.client() as client:
+        found = await client.branches()
+    columns = {"id": "ID", "name": "NAME", "isDefault": "DEFAULT", "description": "DESCRIPTION"}
+    session.show_table(found, columns)
+
+
+async def branch_delete(
+    session: Session, branch: Annotated[str, typer.Argument(help="Id of the branch.")]
+) -> None:
+    """Delete a development branch with all that only it has.
+
+    Tables and files that carry its id as a prefix stay.
+    """
+    async with session.client() as client:
+        await client.delete_branch(branch)
+    session.show({"id": branch}, lambda: f"Branch {text.clean(branch)} is deleted.")
 
 
 # -- the vault -------------------------------------------------------------------------------------

@@ -310,6 +310,19 @@ class EmbeddedClient(Client):
     async def revoke_token(self, token_id: str) -> None:
         await self._engine.catalog.revoke_token(self._project.id, token_id)
 
+    async def branches(self) -> list[Document]:
+        found = await self._engine.catalog.branches(self._project.id)
+        return [documents.branch(each) for each in found]
+
+    async def create_branch(self, name: str, description: str) -> Document:
+        made = await self._engine.catalog.create_branch(
+            self._project.id, name, description=description
+        )
+        return documents.branch(made)
+
+    async def delete_branch(self, branch: str) -> None:
+        await self._engine.delete_branch(self._project.id, branch)
+
     async def vault(self, branch: str | None) -> list[Document]:
         found = await self._engine.catalog.vault_variables(self._project.id, branch=branch)
         return [documents.vault_variable(each) for each in found]

@@ -242,6 +242,16 @@ class HttpClient(Client):
     async def revoke_token(self, token_id: str) -> None:
         await self._json("DELETE", f"/v2/storage/tokens/{_segment(token_id)}")
 
+    async def branches(self) -> list[Document]:
+        return _list(await self._json("GET", "/vaka/branches"))
+
+    async def create_branch(self, name: str, description: str) -> Document:
+        body = {"name": name, "description": description}
+        return _object(await self._json("POST", "/vaka/branches", json=body))
+
+    async def delete_branch(self, branch: str) -> None:
+        await self._json("DELETE", f"/vaka/branches/{_segment(branch)}")
+
     async def vault(self, branch: str | None) -> list[Document]:
         return _list(await self._json("GET", "/vaka/vault", params=_branch(branch)))
 

@@ -59,6 +59,7 @@ async def run(
         str | None,
         typer.Option(help="A whole configuration: JSON, or @FILE, in place of the stored one."),
     ] = None,
+    branch: Annotated[str | None, typer.Option(help="Id of the branch to run in.")] = None,
     tag: Annotated[str | None, typer.Option(help="Tag of the image to run.")] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return once the job is stored.")
@@ -89,6 +90,8 @@ async def run(
         raise Usage("Name a configuration with --config, or give one with --config-data.")
     if parallel is not None:
         body["parallelism"] = parallel
+    if branch is not None:
+        body["branchId"] = branch
     wanted = Run(component, body, tag, key or uuid4().hex)
     async with session.client(works=not no_wait) as client:
         job = await client.run(wanted)

@@ -2,6 +2,7 @@
 
 from vaka_server.route import Route
 from vaka_server.routes import (
+    branches,
     components,
     docker,
     files,
@@ -30,4 +31,5 @@ def all_routes() -> tuple[Route, ...]:
         *files.ROUTES,
         *garbage.ROUTES,
         *vault.ROUTES,
+        *branches.ROUTES,
     )

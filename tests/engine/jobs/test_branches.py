@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.engine.conftest import MakeEngine
 from tests.engine.jobs.project import SCOPE, Project, Seen, Writes
 from trio.testing import MockClock
 
 from vaka import JobSpec, Status
+from vaka.actors.branch import job_branch
+from vaka.errors import InvalidInput, NotFound, UserError
 from vaka.hooks import MappingBackend, hookimpl
 from vaka.models.storage import ExportOptions, FileQuery, TableLoad
 from vaka.testing import FakeHost
@@ -118,10 +121,36 @@ async def test_a_branch_that_is_not_there_is_the_callers_error(
     project: Project, clock: MockClock
 ) -> None:
     await ready(project)
-    ran = await project.run("x", config="c", branch="4711")
-    assert ran.outcome.error == "user"
-    assert ran.outcome.message == 'Branch "4711" not found in project 1.'
+    with pytest.raises(NotFound, match="Branch 4711 not found"):
+        await project.run("x", config="c", branch="4711")
+    main, *_ = await project.engine.catalog.branches("1")
+    with pytest.raises(InvalidInput, match="Main"):
+        await project.engine.delete_branch("1", main.id)
+
+    # one that goes while a job waits
+    catalog, storage = project.engine.catalog, project.engine.storage
+    project_1 = await catalog.project("1")
+    gone = await catalog.create_branch("1", "gone")
+    await project.engine.delete_branch("1", gone.id)
+    with pytest.raises(UserError, match=f'Branch "{gone.id}" not found in project 1.'):
+        await job_branch(catalog, storage, project_1, gone.id)
     assert project.seen == []
+
+
+async def test_what_a_storage_keeps_for_a_branch_goes_with_it(
+    project: Project, clock: MockClock
+) -> None:
+    catalog, tables = project.engine.catalog, project.engine.storage.tables
+    branch = await catalog.create_branch("1", "Mine")
+    here = replace(SCOPE, branch=branch.id)
+    await tables.create_bucket(here, "in", "b")
+    await catalog.put_vault_variable("1", "v", "mine", is_encrypted=False, branch=branch.id)
+    assert len(await catalog.vault_variables("1", branch=branch.id)) == 1
+
+    await project.engine.delete_branch("1", branch.id)
+
+    assert await tables.list_buckets(here) == []
+    assert await catalog.vault_variables("1", branch=branch.id) == []
 
 
 async def test_a_storage_that_cannot_keep_branches_apart_is_an_operators_error(
