@@ -562,9 +562,11 @@ def _maintenance(faults: Sequence[BaseException]) -> UnderMaintenance | None:
 
 async def _tell_loads(results: Sequence[DefinitionResult], events: EventLog) -> None:
     """Loads end with their definition here; jobs say all the same how many there were."""
-    loads = sum(len(result.output_tables) + len(result.load_failures) for result in results)
+    failed = sum(len(result.load_failures) for result in results)
+    loads = failed + sum(len(result.output_tables) for result in results)
     if loads:
         await events.note("info", f"Waiting for {loads} Storage jobs to finish.")
+    if loads and not failed:
         await events.note("info", "Output mapping done.")
 
 

@@ -54,7 +54,8 @@ async def test_rows_run_one_after_the_other_in_their_order(
         "Running component x (row 2 of 2)",
         "Finished component x (row 2 of 2)",
     ]
-    assert "Waiting for 2 Storage jobs to finish." in ran.told
+    waited = ran.told.index("Waiting for 2 Storage jobs to finish.")
+    assert ran.told[waited + 1] == "Output mapping done."
     assert ran.result["images"] == [[{"id": "x:1", "digests": []}]] * 2
     assert ran.result["configVersion"] == 3
     assert ran.result["rows"] == [
@@ -184,6 +185,7 @@ async def test_a_load_that_fails_late_keeps_the_state_of_every_row_as_it_was(
         'Failed to process output mapping: Failed to load table "in.c-rows.one": '
     )
     assert await project.tables() == ["in.c-rows.two"]
+    assert "Output mapping done." not in ran.told
     for row in ROWS:
         assert (await project.state("x", row)).value["component"] == {"last": "before"}
     assert ran.result["rows"] == [
