@@ -115,7 +115,7 @@ def typed(definition: ColumnDefinition) -> ColumnDefinition:
     given = " ".join((definition.type or "").upper().split())
     if not given:
         if base is None:
-            return definition
+            return replace(definition, base_type=None, type=None, length=None)
         kind = _OF_BASE[base]
     else:
         kind = _ALIASES.get(given, given)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.server.conftest import COMPONENT, Site
 
+from vaka.models.storage import ColumnDefinition, StorageScope
 from vaka_server import schemas
 from vaka_server.schemas import Schema
 
@@ -340,6 +341,37 @@ async def test_a_load_that_is_tried_again_is_done_once(site: Site) -> None:
     again = await load(site, "incremental=1", key="k")
     assert (first.value["repeated"], again.value["repeated"]) == (False, True)
     assert (await site.get("/v2/storage/tables/in.c-b.t"))["rowsCount"] == 2
+
+
+async def test_a_typed_table_is_described_and_takes_what_fits(site: Site) -> None:
+    await bucket(site)
+    await site.engine.storage.tables.create_table(
+        StorageScope("1"),
+        "in.c-b.t",
+        ["id", "name"],
+        primary_key=["id"],
+        definitions=[
+            ColumnDefinition("id", "INTEGER"),
+            ColumnDefinition("name", "STRING", length="5"),
+        ],
+        distribution_key=["id"],
+    )
+    table = await site.get("/v2/storage/tables/in.c-b.t")
+    fits(schemas.Table, table)
+    assert (table["isTyped"], table["distributionKey"]) == (True, ["id"])
+    integer = {"type": "NUMBER", "length": "38,0", "nullable": False, "default": None}
+    text = {"type": "VARCHAR", "length": "5", "nullable": True, "default": None}
+    assert table["definition"] == {
+        "primaryKeysNames": ["id"],
+        "columns": [
+            {"name": "id", "canBeFiltered": True, "basetype": "INTEGER", "definition": integer},
+            {"name": "name", "canBeFiltered": True, "basetype": "STRING", "definition": text},
+        ],
+    }
+    assert (await load(site)).status == 200
+    refused = await load(site, "incremental=true", b"id,name\nx,c\n")
+    assert refused.status == 400
+    assert refused.value["error"].startswith("Numeric value 'x' is not recognized.")
 
 
 async def test_a_load_that_cannot_be_leaves_the_table_as_it_was(site: Site) -> None:

@@ -91,6 +91,7 @@ ID = column("id", "INTEGER", nullable=False)
         ("DATE", "VARIANT", None, ("STRING", "VARIANT", None)),
         (None, "BOOLEAN", None, ("BOOLEAN", "BOOLEAN", None)),
         (None, None, None, (None, None, None)),
+        ("", " ", "1) ; DROP", (None, None, None)),
     ],
 )
 def test_types_have_one_word(
