@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+from tests.acceptance.conftest import Server
 from tests.acceptance.images import Images
 
 from vaka import Engine, EngineConfig, Event, JobSpec, Status
@@ -80,6 +83,53 @@ async def test_messages_of_the_published_library_come_by_every_transport(
     assert results["_structure"] == {"file": ["a.py", {"secret": "[hidden]"}]}
     assert results["_line"] == 13
     assert programs.containers(config.instance) == []
+
+
+TICKING = """exec python3 -c '
+import itertools, logging, os, pygelf, time
+log = logging.getLogger()
+log.setLevel(logging.INFO)
+log.addHandler(pygelf.GelfTcpHandler(
+    host=os.environ["KBC_LOGGER_ADDR"], port=int(os.environ["KBC_LOGGER_PORT"])
+))
+for number in itertools.count(1):
+    log.info("tick %d", number)
+    if os.path.exists("/data/stop"):
+        break
+    time.sleep(0.05)
+'"""
+
+
+def test_after_kill_9_the_next_engine_hears_the_component_again(
+    programs: Images, server: Server, tmp_path: Path
+) -> None:
+    server.start()
+    settings = {"type": "gelf", "gelf_server_type": "tcp"}
+    document = programs.component("ticker", TICKING, network="bridge", logging=settings)
+    (tmp_path / "ticker.json").write_text(json.dumps(document))
+    server.vaka("component", "add", str(tmp_path / "ticker.json"))
+    answer = server.post("/docker/ticker/run", {"configData": {"parameters": {}}})
+    assert answer.status_code == 202, answer.text
+    job = str(answer.json()["id"])
+    server.wait_for_line(job, "tick 2")
+    server.kill()
+    server.start()
+    heard = len(ticks(server, job))
+    deadline = time.monotonic() + PATIENCE
+    while len(ticks(server, job)) <= heard:
+        assert time.monotonic() < deadline, server.events(job)
+    (server.home / f"jobs/{job}/data/stop").touch()
+    assert server.wait(job)["status"] == "success"
+    numbers = ticks(server, job)
+    assert numbers == sorted(set(numbers))
+    warnings = [event["message"] for event in server.events(job) if event["level"] == "warn"]
+    assert warnings == [
+        "The runner was restarted: GELF messages that the component sent meanwhile are lost."
+    ]
+
+
+def ticks(server: Server, job: str) -> list[int]:
+    return [int(line.split()[1]) for line in server.logged(job)]
 
 
 def _results(event: Event) -> dict[str, object]:
