@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from tests.engine.conftest import MakeEngine
 from tests.engine.jobs.project import SCOPE, Project, Seen, Writes
 from trio.testing import MockClock
 
-from vaka import Status
+from vaka import JobSpec, Status
 from vaka.errors import UnderMaintenance
 from vaka.models.container import ContainerSpec
-from vaka.testing import Printed, Script
+from vaka.testing import FakeHost, Printed, Script
 
 
 def one_table_a_row(seen: Seen) -> Writes:
@@ -303,3 +306,29 @@ async def test_tables_say_which_configuration_and_row_made_them(
         "KBC.createdBy.configurationRow.id": "row-1",
     }
     assert await makers("in.c-rows.inline") == {"KBC.createdBy.component.id": "x"}
+
+
+async def test_a_job_runs_the_version_that_it_began_with(
+    make_engine: MakeEngine, host: FakeHost, clock: MockClock, tmp_path: Path
+) -> None:
+    async with make_engine(shutdown="adopt") as engine:
+        project = Project(engine, host, tmp_path)
+        await project.component("x", one_table_a_row, seconds=100)
+        await project.configuration("x", {"parameters": {"old": True}}, rows=ROWS)
+        job = await engine.submit(JobSpec(component="x", config="c"))
+        await trio.sleep(50)
+        catalog = engine.catalog
+        before = (await catalog.configuration("1", "x", "c")).version
+        await catalog.update_configuration(
+            "1", "x", "c", {"configuration": {"parameters": {"old": False}}}
+        )
+        await catalog.create_row("1", "x", "c", row_id="row-3", configuration=to("three"))
+        await catalog.update_row("1", "x", "c", "row-2", {"is_disabled": True})
+    async with make_engine() as engine:
+        project.engine = engine
+        ran = await project.ended(await engine.job(job.id))
+    assert [row["id"] for row in ran.result["rows"]] == ["row-1", "row-2"]
+    assert ran.result["configVersion"] == before
+    for seen in project.seen:
+        assert seen.environment["KBC_CONFIGVERSION"] == str(before)
+        assert json.loads(seen.files["config.json"])["parameters"] == {"old": True}
