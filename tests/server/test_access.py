@@ -111,6 +111,7 @@ BODIES: dict[str, Any] = {
     "NewVaultVariable": {"value": "changed"},
     "Credentials": {"id": "changed"},
     "NewBranch": {"name": "stolen"},
+    "GarbageRequest": {"timeout": 60},
 }
 
 
@@ -179,6 +180,9 @@ async def test_the_token_of_another_project_reaches_nothing_of_this_one(world: W
         if route.access is Access.PUBLIC or route.rule in shared:
             continue
         status, value = await call(world, route, "other")
+        if route.rule == "/vaka/gc":  # the installation's, which the first project's admins clean
+            assert status == 403, route.endpoint
+            continue
         assert status not in {401, 403}, (route.endpoint, value)
         if "<" in route.rule and not route.rule.startswith(OWN_NAMES):
             # what it makes there is its own: the component is everybody's

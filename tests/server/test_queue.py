@@ -345,13 +345,16 @@ async def test_run_time_is_told_in_sum_and_by_day(site: Site) -> None:
     assert sum(day["durationSum"] for day in told) == 30
     assert told[0] == {"date": first.isoformat(), "durationSum": 0}
     assert [day["date"] for day in told] == sorted(day["date"] for day in told)
+    usual = (await site.get("/docker/stats/project/daily"))["jobs"]
+    assert len(usual) == 30
+    assert sum(day["durationSum"] for day in usual) == 30
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("", "Parameter 'fromDate' must be a date such as 2024-01-31."),
-        ("fromDate=2024-01-01", "Parameter 'toDate' must be a date"),
+        ("fromDate=soon", "Parameter 'fromDate' must be a date such as 2024-01-31."),
+        ("toDate=2024-1-1", "Parameter 'toDate' must be a date"),
         ("fromDate=2024-02-30&toDate=2024-03-01", "Parameter 'fromDate' must be a date"),
         ("fromDate=0001-01-01&toDate=2024-03-01", "Parameter 'fromDate' must be a date"),
         ("fromDate=2024-02-02&toDate=2024-02-01", "Parameter 'toDate' must not be before"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from vaka.errors import InvalidInput
 from vaka_server.access import Access
 from vaka_server.route import Call, Response, Route
 
 MOST_DAYS = 3_660
+USUAL_DAYS = 30
+"""Up to the last one, when the first is not given."""
 _OFFSET = re.compile(r"([-+ ])([01][0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -21,19 +23,24 @@ async def project(call: Call) -> Response:
 
 async def daily(call: Call) -> Response:
     """`GET /docker/stats/project/daily`."""
-    first, last = _day(call, "fromDate"), _day(call, "toDate")
+    offset = _offset(call)
+    today = (datetime.now(UTC) + offset).date()
+    last = _day(call, "toDate") or today
+    first = _day(call, "fromDate") or last - timedelta(days=USUAL_DAYS - 1)
     if last < first:
         raise InvalidInput("Parameter 'toDate' must not be before 'fromDate'.")
     if (last - first).days >= MOST_DAYS:
         raise InvalidInput(f"The range must not have more than {MOST_DAYS} days.")
-    days = await call.engine.daily_run_seconds(call.project.id, first, last, offset=_offset(call))
+    days = await call.engine.daily_run_seconds(call.project.id, first, last, offset=offset)
     return call.runner(
         {"jobs": [{"date": day.isoformat(), "durationSum": seconds} for day, seconds in days]}
     )
 
 
-def _day(call: Call, name: str) -> date:
-    given = call.text(name) or ""
+def _day(call: Call, name: str) -> date | None:
+    given = call.text(name)
+    if given is None:
+        return None
     try:
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
             found = date.fromisoformat(given)
@@ -69,8 +76,8 @@ ROUTES = (
         daily,
         "The same, by the day on which jobs ended",
         query={
-            "fromDate": "First day, such as 2024-01-01",
-            "toDate": "Last day",
+            "fromDate": "First day, such as 2024-01-01; 30 days up to the last one unless given",
+            "toDate": "Last day; today unless given",
             "timezoneOffset": "Where days begin, such as +02:00; UTC unless given",
         },
         answer="DailyStatistics",
