@@ -8,8 +8,11 @@ import pytest
 from tests.engine.jobs.project import SCOPE, Project
 from trio.testing import MockClock
 
-from vaka import Status
-from vaka.models.storage import FileUpload
+from vaka import ActionSpec, Status
+from vaka.errors import UserError
+from vaka.models.container import ContainerSpec
+from vaka.models.storage import FileQuery, FileUpload
+from vaka.testing import Printed, Script, host_path
 
 T = "in.c-main.t"
 U = "in.c-main.u"
@@ -183,3 +186,48 @@ async def test_files_come_to_the_data_folder_whatever_the_staging_is(
     (seen,) = project.seen
     assert seen.files[f"in/files/{number}_f"] == "f"
     assert f"in/files/{number}_f.manifest" in seen.files
+
+
+def needs_its_table(spec: ContainerSpec) -> Script:
+    """A component that ends with an error when its input is not there."""
+    is_there = (host_path(spec, "/data") / "in/tables/t").exists()
+    missing = Printed(b"in/tables/t is missing\n", stream="stderr")
+    return Script(exit_code=0) if is_there else Script((missing,), exit_code=1)
+
+
+@pytest.mark.scenario("mapping", 93)
+async def test_without_staging_nothing_is_read_and_nothing_is_stored(
+    project: Project, clock: MockClock
+) -> None:
+    await project.load(T, "id\n1\n")
+    await upload(project, "f", "t")
+    data = {"staging_storage": {"input": "none", "output": "local"}}
+    content = reads(T, files=[{"tags": ["t"]}])
+    content["storage"]["output"] = {"tables": [{"source": "o", "destination": "in.c-main.o"}]}
+    await project.component("x", data=data, script=needs_its_table)
+    await project.configuration("x", content)
+
+    ran = await project.run("x", config="c")
+    assert (ran.outcome.error, ran.outcome.message) == ("user", "in/tables/t is missing")
+
+    await project.component("x", {"out/tables/o": '"id"\n"1"\n', "out/files/f": "x"}, data=data)
+    ran = await project.run("x", config="c")
+    assert ran.outcome.status is Status.SUCCESS
+    for seen in project.seen:
+        assert {"in/tables", "in/files"} <= set(seen.folders)
+        assert not any(path.startswith(("in/tables/", "in/files/")) for path in seen.files)
+    assert await project.tables() == [T]
+    assert len(await project.engine.storage.files.list_files(SCOPE, FileQuery())) == 1
+    assert ran.result["input"]["tables"] == ran.result["output"]["tables"] == []
+
+
+@pytest.mark.scenario("mapping", 92)
+async def test_a_synchronous_action_reads_nothing(project: Project, clock: MockClock) -> None:
+    await project.load(T, "id\n1\n")
+    await project.component("x", data={"synchronous_actions": ["look"]}, script=needs_its_table)
+    spec = ActionSpec(component="x", action="look", config_data=reads(T))
+    with pytest.raises(UserError, match="in/tables/t is missing"):
+        await project.engine.act(spec)
+    (seen,) = project.seen
+    assert "in/tables" in seen.folders
+    assert not any(path.startswith("in/tables/") for path in seen.files)
