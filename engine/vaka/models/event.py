@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from vaka.models.container import StreamName
 
+MAX_SEQ = (1 << 63) - 1
+_SEQ_BEGIN = len('{"seq":')
 Level = Literal["debug", "info", "notice", "warn", "error"]
 
 
@@ -80,9 +82,11 @@ class Lines:
         """One line of JSON without its line break."""
         return _dumps(_members(self) | {"messages": self.messages})
 
-    def events(self) -> Iterator[Event]:
-        """Each line as an event of its own."""
-        for seq, message in enumerate(self.messages, self.seq):
+    def events(self, after: int = 0, last: int = MAX_SEQ) -> Iterator[Event]:
+        """Each line as an event of its own; only those that come after `after`, up to `last`."""
+        begin = max(after + 1 - self.seq, 0)
+        messages = self.messages[begin : max(last + 1 - self.seq, 0)]
+        for seq, message in enumerate(messages, self.seq + begin):
             yield Event(
                 seq,
                 self.time,
@@ -97,14 +101,19 @@ class Lines:
             )
 
 
-def parse_events(line: str) -> Iterator[Event]:
-    """The events that `to_json` of an event, or of lines, wrote."""
+def parse_events(line: str, after: int = 0, last: int = MAX_SEQ) -> Iterator[Event]:
+    """The events after `after`, up to `last`, that `to_json` of an event, or of lines, wrote."""
     document = json.loads(line)
     document["time"] = datetime.fromisoformat(document["time"])
     if "messages" in document:
-        yield from Lines(**document).events()
-    else:
+        yield from Lines(**document).events(after, last)
+    elif after < document["seq"] <= last:
         yield Event(**document)
+
+
+def first_seq(line: bytes) -> int:
+    """The number of the first event that `to_json` wrote, without reading the rest."""
+    return int(line[_SEQ_BEGIN : line.index(b",", _SEQ_BEGIN)])
 
 
 def _members(each: Event | Lines) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from vaka.models.event import Event, Lines, parse_events
+from vaka.models.event import MAX_SEQ, Event, Lines, first_seq, parse_events
 from vaka.store import _journal, _queue, _records
 from vaka.store._database import Transaction
 from vaka.store.schema import event_batches, jobs
@@ -17,6 +19,9 @@ from vaka.store.values import EventsOutOfOrder, Fence
 
 ROW_BYTES = 1 << 20
 """A row is closed once it holds so much text: whoever reads a page unpacks whole rows."""
+
+ROWS_AT_HAND = 8
+"""Unpacked rows that are kept for who reads on."""
 
 # fastest, and still a fifth of the text for what programs print
 _LEVEL = 1
@@ -56,11 +61,21 @@ def pack(events: Sequence[Event | Lines]) -> list[Packed]:
     return rows
 
 
-def unpack(rows: Iterable[bytes]) -> Iterator[Event]:
-    """The events in rows, in order."""
+def unpack(rows: Iterable[bytes], after: int = 0, last: int = MAX_SEQ) -> Iterator[Event]:
+    """The events in rows, in order; only those that come after `after`, up to `last`."""
     for data in rows:
-        for line in zlib.decompress(data).split(b"\n"):
-            yield from parse_events(line.decode(errors=_ERRORS))
+        documents, numbers = _documents(data)
+        for place in range(max(bisect_right(numbers, after + 1) - 1, 0), len(documents)):
+            if numbers[place] > last:
+                return
+            yield from parse_events(documents[place].decode(errors=_ERRORS), after, last)
+
+
+@lru_cache(maxsize=ROWS_AT_HAND)
+def _documents(data: bytes) -> tuple[list[bytes], list[int]]:
+    """What is in a row, and the first number of each: pages that follow each other share rows."""
+    documents = zlib.decompress(data).split(b"\n")
+    return documents, [first_seq(document) for document in documents]
 
 
 _LAST = (
@@ -148,10 +163,4 @@ def page(connection: Connection, job_id: int, after: int, limit: int) -> list[Ev
         )
         .order_by(event_batches.c.first_seq)
     ).scalars()
-    found: list[Event] = []
-    for event in unpack(rows):
-        if event.seq > last:
-            break
-        if event.seq > after:
-            found.append(event)
-    return found
+    return list(unpack(rows, after, last))
