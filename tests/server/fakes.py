@@ -149,6 +149,9 @@ class FakeEngine:
             raise self.failure
         return list(self.records.values())
 
+    async def waits_for(self, record: JobRecord) -> str | None:
+        return "something" if record.status is Status.WAITING else None
+
     async def health(self) -> Health:
         return self.state
 
