@@ -480,3 +480,17 @@ async def test_an_action_sees_its_placeholders_as_they_are(
         await register(engine, synchronous_actions=["look"])
         await engine.act(ActionSpec(component=COMPONENT, action="look", config_data=content))
     assert worker.documents[0]["parameters"] == content["parameters"]
+
+
+@pytest.mark.scenario("runner", 230)
+async def test_a_row_that_counts_on_the_old_broker_is_told_before_any_row_runs(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    host.images["worker:1"] = Worker().image()
+    old = {"authorization": {"oauth_api": {"id": "main", "version": 2}}}
+    async with make_engine() as engine:
+        await register(engine)
+        await configure(engine, COMPONENT, "c", {}, fine={}, old=old)
+        outcome = await (await engine.submit(JobSpec(component=COMPONENT, config="c"))).wait()
+    assert (outcome.error, outcome.message) == ("user", DEPRECATED)
+    assert host.created == []

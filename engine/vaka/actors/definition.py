@@ -213,6 +213,7 @@ class DefinitionActor:
             raise no_atomic_output(self._services.storage)
         self._hide(self._state.component, *(stage.document for stage in self._stages))
         self._events.masker.add(tokens_within(own_credentials(unit.configuration)))
+        wanted_credentials(unit.configuration)  # refuses what no broker is asked for any more
 
     def stop(self) -> None:
         """End what is being done; a container that is followed is not cut off, but ends by itself."""
