@@ -132,7 +132,7 @@ async def test_standard_error_is_preferred_as_the_message(
 
 @pytest.mark.scenario("runner", 114)
 @pytest.mark.scenario("runner", 115)
-@pytest.mark.parametrize("code", [2, 255])
+@pytest.mark.parametrize("code", [2, 125, 255])
 async def test_other_exit_codes_are_application_errors_whose_text_is_not_shown(
     host: FakeHost,
     clock: MockClock,

@@ -42,7 +42,7 @@ from vaka.actors.stages import (
 from vaka.actors.storing import is_atomic, storing_options
 from vaka.actors.verdicts import has_succeeded, raise_for_ending
 from vaka.datafolder import JobFolder
-from vaka.errors import EngineError, InvalidInput
+from vaka.errors import EngineError, InvalidInput, UserError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import store
@@ -206,6 +206,7 @@ class DefinitionActor:
         self._stages = await self._chain(unit, None)
         for stage in self._stages:
             self._limits(stage)
+        self._check_token()
         stages_outputs = "none" not in {self._main.staging_input, self._main.staging_output}
         if stages_outputs and not unit.configuration.default_bucket:
             self._main.default_bucket_id(unit.config_id)
@@ -214,6 +215,23 @@ class DefinitionActor:
         self._hide(self._state.component, *(stage.document for stage in self._stages))
         self._events.masker.add(tokens_within(own_credentials(unit.configuration)))
         wanted_credentials(unit.configuration)  # refuses what no broker is asked for any more
+
+    def _check_token(self) -> None:
+        """Refuse a container that needs the token when it is not known: nor could it be hidden.
+
+        Raises:
+            UserError: the token was in the memory of an engine that is gone.
+        """
+        if self._job.spec.token is not None:
+            return
+        for stage in self._stages:
+            known = self._known.get(stage.index)
+            is_over = known is not None and known.status is StageStatus.COLLECTED
+            if stage.definition.forward_token and not is_over:
+                raise UserError(
+                    f"Component {stage.definition.id} asks for the Storage token, and the runner "
+                    "does not have it any more: it is kept in memory only. Run the job again."
+                )
 
     def stop(self) -> None:
         """End what is being done; a container that is followed is not cut off, but ends by itself."""

@@ -335,11 +335,6 @@ class JobActor:
             events.masker.add([token.get_secret_value()])
             spec = spec.model_copy(update={"token": token})
         main = await self._main_component(spec)
-        if main.forward_token and token is None:
-            raise UserError(
-                f"Component {main.id} asks for the Storage token, and the runner does not have it "
-                "any more: it is kept in memory only. Run the job again."
-            )
         project = await services.catalog.project(record.project)
         journal = await services.store.definitions(record.id, record.attempt)
         if VERDICT in journal:

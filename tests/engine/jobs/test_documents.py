@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 import yaml
 from pydantic import SecretStr
 from tests.engine.conftest import MakeEngine
 from tests.engine.jobs.project import Project, Seen, Writes
 from trio.testing import MockClock
 
-from vaka import Status
+from vaka import JobSpec, Status
 from vaka.testing import FakeHost, Printed
 
 TOKEN = "1-2-aVerySecretToken"
-ASKS = {
+ASKS: dict[str, Any] = {
     "token": SecretStr(TOKEN),
     "token_id": "47",
     "token_description": "somebody's token",
@@ -351,3 +352,39 @@ async def test_a_default_bucket_needs_a_configuration(project: Project, clock: M
     assert project.host.created == []
     own = {"storage": {"output": {"default_bucket": "in.c-own"}}}
     assert (await project.run("x", config_data=own)).outcome.status is Status.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("left_at", "message"),
+    [
+        (5, "Component p.before asks for the Storage token"),  # while the first of them runs
+        (15, "Component x asks for the Storage token"),  # the first has ended, the next runs
+        (25, None),  # all have ended that were given it
+    ],
+)
+async def test_a_token_that_went_with_its_engine_is_missed_by_who_still_needs_it(
+    make_engine: MakeEngine,
+    host: FakeHost,
+    clock: MockClock,
+    tmp_path: Path,
+    left_at: float,
+    message: str | None,
+) -> None:
+    asks = {"forward_token": True}
+    async with make_engine(shutdown="adopt") as engine:
+        project = Project(engine, host, tmp_path)
+        await project.processor("p.before", data=asks, seconds=10)
+        await project.component("x", data=asks, seconds=10)
+        await project.processor("p.after", seconds=10)
+        document = processors(before=["p.before"], after=["p.after"])
+        job = await engine.submit(JobSpec(component="x", config_data=document, **ASKS))
+        await trio.sleep(left_at)
+    async with make_engine() as engine:
+        project.engine = engine
+        outcome = (await project.ended(await engine.job(job.id))).outcome
+    if message is None:
+        assert outcome.status is Status.SUCCESS, outcome
+    else:
+        assert outcome.error == "user"
+        assert outcome.message.startswith(message)
+    assert host.containers == []
