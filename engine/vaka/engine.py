@@ -397,6 +397,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 token_description=spec.token_description,
                 idempotency_key=spec.idempotency_key,
                 idempotency_seconds=self.config.idempotency_age,
+                host=services.owner.host,
+                pid=services.owner.pid,
                 request_hash=_request_hash(document),
             )
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import socket
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -53,6 +55,7 @@ async def test_a_new_job(site: Site) -> None:
     assert (job["component"], job["command"]) == ("docker", "run")
     assert job["params"] == {"component": "C", "config": "X", "mode": "run"}
     assert job["terminatedBy"] == {"id": None, "description": None}
+    assert job["process"] == {"host": socket.gethostname(), "pid": os.getpid()}  # its creator's
     assert (job["result"], job["nestingLevel"]) == ({}, 0)
     assert job["lockName"] == f"docker-{job['project']['id']}-C-X"
     assert job["url"] == f"http://localhost/queue/job/{job['id']}"

@@ -84,6 +84,8 @@ def submit(tx: Transaction, new: NewJob) -> JobRecord:
         "token_description": new.token_description,
         "idempotency_key": new.idempotency_key,
         "request_hash": new.request_hash,
+        "host": new.host,
+        "pid": new.pid,
         "attempt": 0,
         "definition": 0,
     }
@@ -105,6 +107,8 @@ def submit(tx: Transaction, new: NewJob) -> JobRecord:
         memory_bytes=new.memory_bytes,
         token_id=new.token_id,
         token_description=new.token_description,
+        host=new.host,
+        pid=new.pid,
     )
 
 

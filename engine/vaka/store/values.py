@@ -52,6 +52,9 @@ class NewJob:
     """Tells a repeated request from another one under the same idempotency key."""
     idempotency_seconds: float | None = None
     """A job that is older has lost its idempotency key; None: it keeps it."""
+    host: str | None = None
+    """Where it was submitted, until an engine has it."""
+    pid: int | None = None
 
     def __post_init__(self) -> None:
         if self.idempotency_key is not None and self.request_hash is None:
