@@ -315,6 +315,11 @@ class MappingBackend(Resource):
         return True
 
     @property
+    def says_with_loads(self) -> bool:
+        """Whether `tables.load` writes `TableLoad.metadata`; else `tables.write_metadata` is called."""
+        return False
+
+    @property
     def keeps_branches_apart(self) -> bool:
         """Whether each branch in a `StorageScope` has tables and files of its own.
 

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from vaka.errors import InvalidInput, MappingFailed
+from vaka.errors import InvalidInput, MappingFailed, UserError
 from vaka.models.storage import ColumnDefinition, DeleteWhere, LoadResult, TableLoad
 from vaka_local import conditions, names, records, types
 from vaka_local.conditions import naive
 from vaka_local.csvfiles import Dialect
 from vaka_local.duck import ReadFailed, Session, quote
+from vaka_local.metadata import check, say
 from vaka_local.reading import Batch, Files
 from vaka_local.records import Known, Table
 
@@ -441,6 +442,7 @@ class Loader:
         after = replace(measured, last_import=date, last_change=date)
         records.save(self.session, after)
         known = self.before.changed(after) if self.before else Known(after, after.detail((), {}))
+        known, refused = self._say(known, created=created)
         result = LoadResult(
             table_id=table.id,
             imported_rows=count,
@@ -448,8 +450,24 @@ class Loader:
             created=created,
             new_columns=new_columns,
             warnings=warnings,
+            refused_metadata=refused,
         )
         return result, known
+
+    def _say(self, known: Known, *, created: bool) -> tuple[Known, tuple[tuple[int, str], ...]]:
+        """Write the load's metadata; also give which of them were refused, and why."""
+        refused = []
+        for index, each in enumerate(self.load.metadata):
+            if each.only_when_created and not created:
+                continue
+            try:
+                check(each.provider, each.metadata, each.columns)
+                known = say(
+                    self.session, known, each.provider, each.metadata, each.columns, self.clock()
+                )
+            except UserError as error:
+                refused.append((index, error.message))
+        return known, tuple(refused)
 
     def _remembered(self) -> LoadResult | None:
         found = self.session.rows(

@@ -59,6 +59,10 @@ class LocalStorage(MappingBackend):
         return True
 
     @property
+    def says_with_loads(self) -> bool:
+        return True
+
+    @property
     def keeps_branches_apart(self) -> bool:
         return True
 

@@ -46,6 +46,7 @@ from vaka_local.loading import (
     distributed_by,
 )
 from vaka_local.locks import Locks
+from vaka_local.metadata import check, no_column, say, say_of_bucket
 from vaka_local.records import Known, Table
 
 T = TypeVar("T")
@@ -55,7 +56,6 @@ _Changed: TypeAlias = dict[str, Known]
 """Tables that a load works on, by id."""
 
 _PREVIEW: Final = 100
-_LONGEST_KEY: Final = 255
 
 
 class LocalTables(TableBackend):
@@ -288,34 +288,27 @@ class LocalTables(TableBackend):
         metadata: Mapping[str, str],
         columns: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        if not provider:
-            raise InvalidInput("Metadata need a provider.", path="provider")
-        for key in [*metadata, *(key for each in (columns or {}).values() for key in each)]:
-            if not key or len(key) > _LONGEST_KEY:
-                raise InvalidInput(
-                    f'"{key}" is not a metadata key: it has 1 to {_LONGEST_KEY} characters.',
-                    path="key",
-                )
-
-        is_bucket = object_id.count(".") == 1
-        if is_bucket:
-            lock: AbstractAsyncContextManager[None] = self._locks.hold(
+        check(provider, metadata, columns or {})
+        if object_id.count(".") == 1:
+            if columns:
+                raise no_column(object_id, next(iter(columns)))
+            async with self._locks.hold(
                 shared=[_bucket_lock(scope, object_id)],
                 exclusive=[f"{_bucket_lock(scope, object_id)} metadata"],
-            )
-        else:
-            lock = self._alone_in_tables(scope, [object_id])
-        async with lock:
-            before: BucketDetail | Known = (
-                await self.bucket(scope, object_id)
-                if is_bucket
-                else await self._table(scope, object_id)
-            )
+            ):
+                bucket = await self.bucket(scope, object_id)
+                await self._change(
+                    scope,
+                    lambda s: say_of_bucket(s, bucket, provider, metadata, self._clock()),
+                    [object_id],
+                    lambda after: [after],
+                )
+            return
+        async with self._alone_in_tables(scope, [object_id]):
+            table = await self._table(scope, object_id)
             await self._change(
                 scope,
-                lambda s: _with_metadata(
-                    s, before, provider, metadata, columns or {}, self._clock()
-                ),
+                lambda s: say(s, table, provider, metadata, columns or {}, self._clock()),
                 [object_id],
                 lambda after: [after],
             )
@@ -542,30 +535,6 @@ def _plain(
 
 def _loaded_tables(result: tuple[list[LoadResult], _Changed]) -> Iterable[Known]:
     return result[1].values()
-
-
-def _with_metadata(
-    session: Session,
-    before: BucketDetail | Known,
-    provider: str,
-    metadata: Mapping[str, str],
-    columns: Mapping[str, Mapping[str, str]],
-    now: datetime,
-) -> BucketDetail | Known:
-    """Write metadata of a bucket, or of a table and its columns, and return how it is then."""
-    existing = before.table.columns if isinstance(before, Known) else ()
-    for column in columns:
-        if column not in existing:
-            raise NotFound(
-                f'The column "{column}" was not found in "{before.id}"', kind="column", id=column
-            )
-    write = partial(records.write_metadata, session, before.id)
-    if isinstance(before, BucketDetail):
-        return replace(before, metadata=write("", provider, metadata, now, before.metadata))
-    said = dict(before.detail.column_metadata)
-    for column, entries in columns.items():
-        said[column] = write(column, provider, entries, now, said.get(column, ()))
-    return before.said(write("", provider, metadata, now, before.detail.metadata), said)
 
 
 @contextmanager

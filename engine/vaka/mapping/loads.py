@@ -26,6 +26,7 @@ from vaka.models.storage import (
     DeleteWhere,
     FileUpload,
     LoadResult,
+    MetadataChange,
     MetadataEntry,
     StorageScope,
     TableDetail,
@@ -258,7 +259,8 @@ class Storage:
                         )
                     ):
                         await self.report("note", "warn", warning, {})
-                    loads.append(replace(plan.load, paths=opened.paths))
+                    said = tuple(self._metadata(plan)) if self.backend.says_with_loads else ()
+                    loads.append(replace(plan.load, paths=opened.paths, metadata=said))
             except UserError as error:
                 return [Loaded(errors=[_failure(plans, error)])]
             try:
@@ -293,7 +295,7 @@ class Storage:
         try:
             detail = await self.backend.tables.table(self.scope, table_id)
             loaded.result = TableResult.of(detail, imported_rows=result.imported_rows)
-            failures = await self._write_metadata(plan, detail, result)
+            failures = await self._say(plan, detail, result)
         except UserError as error:
             failures = [_Refusal(error.message, table_id)]
         if failures:
@@ -313,24 +315,17 @@ class Storage:
             },
         )
 
-    async def _write_metadata(
-        self, plan: Plan, detail: TableDetail, result: LoadResult
-    ) -> list[_Refusal]:
-        """Say who made and changed what, and what the author says of it; return what was refused."""
-        tables, data = self.backend.tables, plan.table.data
-        bucket = await tables.bucket(self.scope, detail.bucket)
-        component = self.context.component_id
-        created, updated = self._actor("createdBy"), self._actor("lastUpdatedBy")
-        writes: list[tuple[str, str, dict[str, str], dict[str, dict[str, str]] | None]] = []
-        # after a repeated load nobody knows any more what it made, but what has no maker says so
-        if (plan.bucket_is_new or result.repeated) and not _says(bucket.metadata, created):
-            writes.append((bucket.id, _SYSTEM, created, None))
-        is_new = (result.created or result.repeated) and not _says(detail.metadata, created)
-        writes.append((detail.id, _SYSTEM, {**created, **updated} if is_new else updated, None))
+    def _metadata(self, plan: Plan) -> list[MetadataChange]:
+        """Who made and changed the table, and what the author says of it and of its columns."""
+        data, component = plan.table.data, self.context.component_id
+        changes = [
+            MetadataChange(_SYSTEM, self._actor("createdBy"), only_when_created=True),
+            MetadataChange(_SYSTEM, self._actor("lastUpdatedBy")),
+        ]
         own = _entries(data["metadata"]) | _texts(data.get("table_metadata", {}))
         own |= _description(data)
         if own:
-            writes.append((detail.id, component, own, None))
+            changes.append(MetadataChange(component, own))
         columns = {
             name: _entries(entries) for name, entries in data["column_metadata"].items() if entries
         }
@@ -339,24 +334,42 @@ class Storage:
             if entries:
                 columns[text(column["name"])] = entries
         names = list(columns)
-        writes += [
-            (
-                detail.id,
+        changes += [
+            MetadataChange(
                 component,
-                {},
-                {name: columns[name] for name in names[start : start + _METADATA_COLUMNS]},
+                columns={name: columns[name] for name in names[start : start + _METADATA_COLUMNS]},
             )
             for start in range(0, len(names), _METADATA_COLUMNS)
         ]
-        failures: list[_Refusal] = []
-        for object_id, provider, metadata, by_column in writes:
-            try:
-                await tables.write_metadata(self.scope, object_id, provider, metadata, by_column)
-            except UserError as error:
-                failures.append(
-                    _Refusal(error.message, object_id, provider, tuple(by_column or ()))
-                )
-        return failures
+        return changes
+
+    async def _say(self, plan: Plan, detail: TableDetail, result: LoadResult) -> list[_Refusal]:
+        """Write what the load did not write itself; return what was refused."""
+        created = self._actor("createdBy")
+        refusals: list[_Refusal] = []
+        if plan.bucket_is_new or result.repeated:
+            bucket = await self.backend.tables.bucket(self.scope, detail.bucket)
+            # after a repeated load nobody knows what it made, but what has no maker says so
+            if not _says(bucket.metadata, created):
+                refusals += await self._write(bucket.id, MetadataChange(_SYSTEM, created))
+        changes = self._metadata(plan)
+        if self.backend.says_with_loads and not result.repeated:
+            refused = [(changes[index], message) for index, message in result.refused_metadata]
+            return refusals + [_Refusal.of(detail.id, *each) for each in refused]
+        is_new = (result.created or result.repeated) and not _says(detail.metadata, created)
+        for change in changes:
+            if is_new or not change.only_when_created:
+                refusals += await self._write(detail.id, change)
+        return refusals
+
+    async def _write(self, object_id: str, change: MetadataChange) -> list[_Refusal]:
+        try:
+            await self.backend.tables.write_metadata(
+                self.scope, object_id, change.provider, change.metadata, change.columns or None
+            )
+        except UserError as error:
+            return [_Refusal.of(object_id, change, error.message)]
+        return []
 
     def _actor(self, verb: str) -> dict[str, str]:
         """Metadata that name who acts."""
@@ -393,6 +406,10 @@ class _Refusal:
     id: str
     provider: str = ""
     columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, object_id: str, change: MetadataChange, message: str) -> _Refusal:
+        return cls(message, object_id, change.provider, tuple(change.columns))
 
 
 def _unsaid(table_id: str, refusals: Sequence[_Refusal]) -> str:

@@ -159,6 +159,18 @@ class DeleteWhere:
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataChange:
+    """Keys to be set in what a provider says of a table and of its columns."""
+
+    provider: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By name of the column."""
+    only_when_created: bool = False
+    """Said of a table that the load makes, not of one that was there."""
+
+
+@dataclass(frozen=True, slots=True)
 class TableLoad:
     """One table to be loaded from CSV files.
 
@@ -204,6 +216,9 @@ class TableLoad:
     """Only for a new table; a backend that does not distribute rows just remembers it."""
     staging_tags: tuple[str, ...] = ()
     """Tags of the file that the data travel in, for a backend that makes one."""
+    metadata: tuple[MetadataChange, ...] = ()
+    """Given only to a backend that `says_with_loads`: written in the same transaction. What is refused
+    undoes nothing and is told in the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +233,8 @@ class LoadResult:
     new_columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """For example a primary key that could not be changed because of duplicates."""
+    refused_metadata: tuple[tuple[int, str], ...] = ()
+    """Which of `TableLoad.metadata` were not written, and why."""
 
 
 @dataclass(frozen=True, slots=True)

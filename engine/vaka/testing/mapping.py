@@ -26,6 +26,7 @@ from vaka.models.storage import (
     FileUpload,
     Filter,
     LoadResult,
+    MetadataChange,
     OrderBy,
     StorageScope,
     TableDetail,
@@ -68,7 +69,8 @@ class MappingBackendContract:
     ```
 
     The backend must be empty. Needs pytest-trio with `trio_mode`. What a backend need not have it says
-    itself (`has_types`, `loads_together`, `keeps_branches_apart`), or the class that inherits does.
+    itself (`has_types`, `loads_together`, `says_with_loads`, `keeps_branches_apart`), or the class that
+    inherits does.
     """
 
     has_aliases: ClassVar[bool] = True
@@ -773,6 +775,31 @@ class MappingBackendContract:
         assert [result.table_id for result in results] == [other, TABLE]
         assert await storage.rows(other) == await storage.rows() == _parsed(USERS)
 
+    async def test_a_load_can_say_what_a_table_is(self, storage: Storage) -> None:
+        if not storage.says_with_loads:
+            return
+        said = (
+            MetadataChange("system", {"made": "1"}, only_when_created=True),
+            MetadataChange("author", {"a": "1"}, {"name": {"b": "2"}}),
+            MetadataChange("author", {"": "no key"}),
+            MetadataChange("author", {"c": "3"}, {"nothing": {"b": "2"}}),
+        )
+
+        first = await storage.load(USERS, metadata=said, import_key="1")
+        before = await storage.detail()
+        assert [index for index, _ in first.refused_metadata] == [2, 3]
+        assert {entry.key: entry.value for entry in before.metadata} == {"made": "1", "a": "1"}
+        assert [entry.key for entry in before.column_metadata["name"]] == ["b"]
+        assert await storage.rows() == _parsed(USERS)
+
+        again = MetadataChange("system", {"made": "2"}, only_when_created=True)
+        changed = MetadataChange("author", {"a": "2"})
+        await storage.load(USERS, metadata=(changed,), import_key="1")  # repeated: nothing is done
+        assert await storage.detail() == before
+        await storage.load(USERS, metadata=(again, changed), import_key="2")
+        after = await storage.detail()
+        assert {entry.key: entry.value for entry in after.metadata} == {"made": "1", "a": "2"}
+
     async def test_a_cancelled_load_changes_nothing(self, storage: Storage) -> None:
         await storage.load(USERS)
 
@@ -1264,6 +1291,7 @@ class Storage:
         self.files = backend.files
         self.has_types = backend.has_types
         self.loads_together = backend.loads_together
+        self.says_with_loads = backend.says_with_loads
         self.scope = scope
         self.folder = folder
         self._written = 0
