@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from vaka.models.base import Model
+from vaka.models.job import ArchiveFormat
 
 Seconds = Annotated[float, Field(gt=0)]
 MOST_CPUS = 96
@@ -147,6 +148,13 @@ class EngineConfig(Model):
     """Whether all output tables of a job definition land in Storage together or none does, where the
     configuration does not say (`runtime.atomic_output`). Components count on the tables that did not
     fail being there, as each has always been loaded by itself."""
+
+    snapshot_format: ArchiveFormat = "zip"
+    """How snapshots of debug jobs are packed where the job does not say: `zip` opens everywhere,
+    `tar.zst` is smaller and written faster."""
+    snapshot_bytes: Annotated[int, Field(ge=0)] = 10 << 30
+    """Bytes of files that go into one snapshot, before they are packed; a file for which no room is left
+    stays out, which the job's log says. Never more than half of what the disk has free."""
 
     @model_validator(mode="after")
     def _some_port(self) -> EngineConfig:

@@ -138,6 +138,7 @@ def params(record: JobRecord) -> Document:
         ("tag", "tag"),
         ("variableValuesId", "variable_values_id"),
         ("variableValuesData", "variable_values_data"),
+        ("snapshotFormat", "snapshot_format"),
     ):
         value = spec.get(member)
         if value is not None and (value or name != "configRowIds"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
 from vaka.errors import InvalidInput
 from vaka.models.catalog import Role
-from vaka.models.job import JobSpec, Mode
+from vaka.models.job import ArchiveFormat, JobSpec, Mode
 from vaka_server.problems import Refused
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ PARAMETERS = (
     "variableValuesId",
     "variableValuesData",
 )
-NEWER_PARAMETERS = ("configRowIds", "parallelism", "branchId")
-"""Of the newer job API; taken here as well."""
+NEWER_PARAMETERS = ("configRowIds", "parallelism", "branchId", "snapshotFormat")
+"""Of the newer job API, and our own; taken here as well."""
 CIPHERS = ("KBC::", "VAKA")
 """What the values begin with that some key provider has encrypted."""
 CHANGES = {
@@ -97,6 +97,7 @@ def job_spec(
             if _falsy(values_id)
             else _scalar(values_id, "variableValuesId"),
             variable_values_data=None if _falsy(variables) else variables,
+            snapshot_format=_archive_format(given.get("snapshotFormat")),
         )
     except ValidationError as error:
         raise InvalidInput(f"The job cannot be created: {error.errors()[0]['msg']}.") from error
@@ -117,6 +118,16 @@ def _row_ids(value: Any) -> tuple[str, ...]:
 def _branch(value: Any) -> str | None:
     """Id of the branch to run in; `default` and what is empty are the default one."""
     return None if _falsy(value) or value == "default" else _scalar(value, "branchId")
+
+
+def _archive_format(value: Any) -> ArchiveFormat | None:
+    """How a debug job packs its snapshots; None is as the engine is set."""
+    match value:
+        case None | "":
+            return None
+        case "zip" | "tar.zst":
+            return cast("ArchiveFormat", value)
+    raise InvalidInput('The "snapshotFormat" of a job must be "zip" or "tar.zst".')
 
 
 def _parallelism(value: Any) -> int | Literal["infinity"] | None:

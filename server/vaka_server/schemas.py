@@ -81,6 +81,8 @@ class RunRequest(Schema):
     tag: Scalar | None = None
     variable_values_id: Scalar | None = None
     variable_values_data: Object | None = None
+    snapshot_format: Literal["", "zip", "tar.zst"] | None = None
+    """For a debug job: how its snapshots are packed; absent: as the server is set."""
     mode: Any = None
     """Accepted, and always overwritten."""
     format: Any = None

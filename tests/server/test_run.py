@@ -96,6 +96,41 @@ async def test_an_unknown_component_is_a_bad_request(engine: FakeEngine) -> None
     assert await refused(response) == "Component 'invalid-component' not found."
 
 
+@pytest.mark.scenario("runner", 4)
+async def test_a_debug_job_is_accepted(engine: FakeEngine) -> None:
+    response = await post(engine, {"config": "x", "mode": "run", "tag": "2"}, "/docker/C/debug")
+    assert (await response.get_json())["status"] == "waiting"
+    params = await stored(engine, response)
+    assert params == {"config": "x", "component": "C", "mode": "debug", "tag": "2"}
+    client = make_app(engine).test_client()
+    job = await (await client.get("/queue/job/1", headers=HEADERS)).get_json()
+    assert job["command"] == "run"
+
+
+@pytest.mark.scenario("runner", 6)
+async def test_an_unknown_component_cannot_be_debugged(engine: FakeEngine) -> None:
+    response = await post(engine, {"row": "x"}, "/docker/invalid-component/debug")
+    assert await refused(response) == "Component 'invalid-component' not found."
+    assert await refused(await post(engine, {"row": "x"}, "/docker/C/debug")) == BOTH
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("zip", "zip"), ("tar.zst", "tar.zst"), (None, None), ("", None)]
+)
+async def test_a_debug_job_says_how_its_snapshots_are_packed(
+    engine: FakeEngine, given: Any, kept: str | None
+) -> None:
+    body = {"config": "x", "snapshotFormat": given}
+    params = await stored(engine, await post(engine, body, "/docker/C/debug"))
+    assert params.get("snapshotFormat") == kept
+
+
+@pytest.mark.parametrize("given", ["rar", 7, ["zip"], True])
+async def test_snapshots_are_packed_in_known_ways_only(engine: FakeEngine, given: Any) -> None:
+    response = await post(engine, {"config": "x", "snapshotFormat": given}, "/docker/C/debug")
+    assert await refused(response) == ('The "snapshotFormat" of a job must be "zip" or "tar.zst".')
+
+
 @pytest.mark.scenario("runner", 7)
 @pytest.mark.scenario("runner", 8)
 @pytest.mark.scenario("runner", 9)

@@ -56,13 +56,14 @@ def _shown(character: str) -> str:
 def refused(shown: str, mode: int, *, wanted: str) -> InvalidInput:
     """The error of a thing that is not what it must be; `mode` is its `st_mode`."""
     return InvalidInput(
-        f"{shown} is {_kind(mode)}, and must be {wanted}. "
+        f"{shown} is {kind_of(mode)}, and must be {wanted}. "
         "Links, pipes, sockets and devices are not taken from the data folder.",
         path=shown,
     )
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """What a thing with this `st_mode` is, in words."""
     match stat.S_IFMT(mode):
         case stat.S_IFLNK:
             return "a symbolic link"
@@ -172,6 +173,8 @@ def check_not_hollow(descriptor: int, shown: str) -> int:
         InvalidInput: it consists of holes, so that a few bytes of disk pretend to be terabytes.
     """
     size = os.fstat(descriptor).st_size
+    if size <= _HOLES:
+        return size
     hollow = position = 0
     while position < size:
         try:

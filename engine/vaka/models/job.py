@@ -13,6 +13,9 @@ from pydantic import Field, JsonValue, SecretStr, model_validator
 from vaka.errors import ApplicationError, UserError
 from vaka.models.base import Model
 
+ArchiveFormat = Literal["zip", "tar.zst"]
+"""How a snapshot is packed: for everybody's programs, or faster and smaller."""
+
 
 class Mode(StrEnum):
     RUN = "run"
@@ -130,6 +133,8 @@ class JobSpec(Model):
     """Size of the job's containers: `xsmall`, `small`, `medium` or `large` (runner.md section 11)."""
     orchestration: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = None
     """Id of the orchestration that the job is a part of: its jobs share artifacts."""
+    snapshot_format: ArchiveFormat | None = None
+    """With `mode` debug: how snapshots are packed; None is as the engine is set."""
 
     @model_validator(mode="after")
     def _one_subject(self) -> JobSpec:

@@ -1,4 +1,4 @@
-"""Creating jobs: `/docker/{component}/run` (runner.md sections 1.5 to 1.7)."""
+"""Creating jobs: `/docker/{component}/run` and `debug` (runner.md sections 1.5 to 1.7)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ async def run(call: Call, component: str) -> Response:
 async def run_tag(call: Call, component: str, tag: str) -> Response:
     """`POST /docker/{component}/run/tag/{tag}`."""
     return await _create(call, component, Mode.RUN, tag)
+
+
+async def debug(call: Call, component: str) -> Response:
+    """`POST /docker/{component}/debug`: a job that stores snapshots, and no outputs."""
+    return await _create(call, component, Mode.DEBUG, None)
 
 
 async def run_nothing(call: Call) -> Response:  # noqa: ARG001 - the route's signature
@@ -114,6 +119,16 @@ ROUTES = (
         Access.RUN,
         run_tag,
         "Create a job that runs another tag of the component's image",
+        body=_BODY,
+        answer="JobCreated",
+        status=202,
+    ),
+    Route(
+        "POST",
+        "/docker/<component>/debug",
+        Access.RUN,
+        debug,
+        "Create a job that stores snapshots of its data folder, and none of its outputs",
         body=_BODY,
         answer="JobCreated",
         status=202,
