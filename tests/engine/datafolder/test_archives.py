@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from vaka.datafolder import archives
+from vaka.datafolder import _descriptors, archives
 from vaka.datafolder._zip import ZipWriter
 from vaka.datafolder.archives import DEPTH, REWRITTEN_LIMIT, Written, read_archive, write_archive
 from vaka.errors import InvalidInput
@@ -236,7 +236,7 @@ def test_a_file_has_the_size_that_it_had_when_it_was_opened(
     shrinks, grows = source / "out/shrinks", source / "out/grows"
     shrinks.write_bytes(b"s" * (3 << 20))
     grows.write_bytes(b"g" * (3 << 20))
-    check = archives.check_not_hollow
+    check = _descriptors.check_not_hollow
 
     def and_then(descriptor: int, shown: str) -> int:
         size = check(descriptor, shown)
