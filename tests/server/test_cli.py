@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -439,6 +440,79 @@ def test_a_row_a_tag_and_an_inline_configuration(
     secret = shell.run("run", "C", "--config-data", '{"#a": "value"}', code=1)
     assert "configData.#a" in secret.stderr
     assert "value'" not in secret.stderr.replace("The value of", "")
+
+
+def test_a_debug_job_brings_what_its_stages_were_given(
+    shell: Shell, component: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell.run("bucket", "create", "in", "b")
+    shell.run("table", "load", "in.c-b.t", write(tmp_path / "a.csv", CSV))
+    storage = {
+        "input": {"tables": [{"source": "in.c-b.t", "destination": "t.csv"}]},
+        "output": {"tables": [{"source": "t.csv", "destination": "out.c-b.t"}]},
+    }
+    config_data = json.dumps({"storage": storage})
+    play(shell, Printed(b"done\n"), effect=copy_table)
+
+    ran = shell.run("debug", "C", "--config-data", config_data)
+    log, *fetched = ran.stdout.splitlines()
+    assert log.endswith("done")
+    (job,) = shell.json("jobs")
+    id_ = str(job["id"])
+    assert (job["params"]["mode"], job["status"]) == ("debug", "success")
+    assert fetched == [f"debug-{id_}/stage_0.zip", f"debug-{id_}/stage_output.zip"]
+    with zipfile.ZipFile(tmp_path / fetched[1]) as archive:
+        assert "out/tables/t.csv" in archive.namelist()
+    assert "out.c-b.t" not in shell.run("table", "list").stdout
+
+    first, last = shell.json("snapshots", id_)
+    assert (first["stage"], last["stage"]) == ("stage_0", "stage_output")
+    assert (first["component"], first["row"], first["leftOut"]) == ("C", "", 0)
+    listed = shell.lines("snapshots", "list", id_)
+    assert [line.split()[0] for line in listed[1:]] == ["stage_0", "stage_output"]
+
+    assert shell.lines("snapshots", "get", id_, "output") == [f"{id_}-stage_output"]
+    assert (tmp_path / f"{id_}-stage_output/out/tables/t.csv").read_text().startswith('"id"')
+    again = shell.run("snapshots", "get", id_, "output", code=2)
+    assert "exists already" in again.stderr
+    shell.run("snapshots", "get", id_, "stage_0.zip", "--output", "new/folder")
+    assert json.loads((tmp_path / "new/folder/config.json").read_text())["storage"]
+    assert (
+        "it has stage_0.zip, stage_output.zip"
+        in shell.run("snapshots", "get", id_, "7", code=1).stderr
+    )
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
+
+
+def test_a_failed_debug_job_of_rows_in_another_format(
+    shell: Shell, component: Path, tmp_path: Path
+) -> None:
+    shell.run("config", "create", "C", "--id", "X")
+    for row in ("R", "S"):
+        shell.run("row", "create", "C", "X", "--id", row)
+    wanted = ("debug", "C", "--config", "X", "--format", "tar.zst", "--tag", "1")
+    job = shell.json(*wanted, "--output", str(tmp_path / "all"))
+    assert job["params"]["tag"] == "1"
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("all/*/*"))
+    assert names == [f"all/{row}/stage_{n}.tar.zst" for row in "RS" for n in ("0", "output")]
+    assert [each["path"] for each in job["snapshots"]] == [str(tmp_path / name) for name in names]
+    id_, target = str(job["id"]), str(tmp_path / "unpacked")
+    assert "--row: R, S" in shell.run("snapshots", "get", id_, "0", "-o", target, code=2).stderr
+    shell.run("snapshots", "get", id_, "0", "--row", "S", "--output", target)
+    assert (tmp_path / "unpacked/in/tables").is_dir()
+
+    play(shell, exit_code=1)
+    job = shell.json("debug", "C", "--config-data", "{}", "--no-download", code=1)
+    assert [each["name"] for each in job["snapshots"]] == ["stage_0.zip"]
+    assert "path" not in job["snapshots"][0]
+    ran = shell.json("run", "C", "--config-data", "{}", code=1)
+    nothing = shell.run("snapshots", "get", str(ran["id"]), "0", code=1)
+    assert "only debug jobs have" in nothing.stderr
+    assert (
+        "zip or tar.zst"
+        in shell.run("debug", "C", "--config-data", "{}", "--format", "rar", code=2).stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from vaka.models.event import Event
@@ -30,6 +30,7 @@ class Run:
     tag: str | None = None
     key: str | None = None
     """A second try with the same key gets the first one's job."""
+    mode: Literal["run", "debug"] = "run"
 
 
 @dataclass(frozen=True, slots=True)

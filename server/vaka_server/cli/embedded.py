@@ -108,7 +108,7 @@ class EmbeddedClient(Client):
             await self._engine.catalog.component(wanted.component)
         except NotFound as error:
             raise InvalidInput(f"Component '{wanted.component}' not found.") from error
-        spec = job_spec(wanted.body, wanted.component, Mode.RUN, wanted.tag)
+        spec = job_spec(wanted.body, wanted.component, Mode(wanted.mode), wanted.tag)
         job = await self._engine.submit(
             spec.model_copy(
                 update={

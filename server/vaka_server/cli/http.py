@@ -82,11 +82,14 @@ class HttpClient(Client):
     # -- jobs ----------------------------------------------------------------------------------
 
     async def run(self, wanted: Run) -> Document:
-        path = f"/docker/{_segment(wanted.component)}/run"
-        if wanted.tag is not None:
+        path = f"/docker/{_segment(wanted.component)}/{wanted.mode}"
+        body = wanted.body
+        if wanted.tag is not None and wanted.mode == "debug":
+            body = {**body, "tag": wanted.tag}
+        elif wanted.tag is not None:
             path += f"/tag/{_segment(wanted.tag)}"
         created = await self._json(
-            "POST", path, json=wanted.body, headers={"Idempotency-Key": wanted.key or uuid4().hex}
+            "POST", path, json=body, headers={"Idempotency-Key": wanted.key or uuid4().hex}
         )
         return await self.job(int(created["id"]))
 

@@ -74,24 +74,9 @@ async def run(
     Interrupted (Ctrl-C) while it waits, a job on a server goes on; one in the embedded engine is
     cancelled.
     """
-    body: Document = {}
-    if config is not None:
-        body["config"] = config
-    match row or []:
-        case []:
-            pass
-        case [only]:
-            body["row"] = only
-        case several:
-            body["configRowIds"] = several
-    if config_data is not None:
-        body["configData"] = read_json(config_data, "--config-data")
-    if not body:
-        raise Usage("Name a configuration with --config, or give one with --config-data.")
+    body = request_body(config, row, config_data, branch)
     if parallel is not None:
         body["parallelism"] = parallel
-    if branch is not None:
-        body["branchId"] = branch
     wanted = Run(component, body, tag, key or uuid4().hex)
     async with session.client(works=not no_wait) as client:
         job = await client.run(wanted)
@@ -190,6 +175,20 @@ async def follow(
     session: Session, client: Client, job_id: int, *, interrupt_cancels: bool = True
 ) -> Exit:
     """Show a job's events until it has ended; return what its end means."""
+    if not await follow_to_end(session, client, job_id, interrupt_cancels=interrupt_cancels):
+        return Exit.INTERRUPTED
+    job = await client.job(job_id)
+    if session.json:
+        say(text.to_json(job))
+    else:
+        tell_end(job)
+    return exit_code(job)
+
+
+async def follow_to_end(
+    session: Session, client: Client, job_id: int, *, interrupt_cancels: bool
+) -> bool:
+    """Show a job's events until it has ended; False when an interrupt came and the job goes on."""
 
     async def show_events() -> None:
         async with (
@@ -202,17 +201,17 @@ async def follow(
     if not await _until_interrupted(show_events):
         if not (client.is_embedded and interrupt_cancels):
             remark(f"Job {job_id} goes on; see `vaka wait {job_id}` and `vaka cancel {job_id}`.")
-            return Exit.INTERRUPTED
+            return False
         remark(f"Cancelling job {job_id}.")
         await client.cancel(job_id)
         await _end(client, job_id)
-    job = await client.job(job_id)
-    if session.json:
-        say(text.to_json(job))
-    else:
-        took = text.duration(job["durationSeconds"])
-        remark(f"Job {job_id} is {job['status']} after {took}. {text.explain(job)}")
-    return exit_code(job)
+    return True
+
+
+def tell_end(job: Mapping[str, Any]) -> None:
+    """Say how a job ended."""
+    took = text.duration(job["durationSeconds"])
+    remark(f"Job {job['id']} is {job['status']} after {took}. {text.explain(job)}")
 
 
 async def _end(client: Client, job_id: int) -> None:
@@ -411,6 +410,33 @@ def _line(job: Mapping[str, Any]) -> Document:
         "took": text.duration(job["durationSeconds"]),
         "why": message,
     }
+
+
+def request_body(
+    config: str | None, row: list[str] | None, config_data: str | None, branch: str | None
+) -> Document:
+    """The body of a request for a job.
+
+    Raises:
+        Usage: it names no configuration.
+    """
+    body: Document = {}
+    if config is not None:
+        body["config"] = config
+    match row or []:
+        case []:
+            pass
+        case [only]:
+            body["row"] = only
+        case several:
+            body["configRowIds"] = several
+    if config_data is not None:
+        body["configData"] = read_json(config_data, "--config-data")
+    if not body:
+        raise Usage("Name a configuration with --config, or give one with --config-data.")
+    if branch is not None:
+        body["branchId"] = branch
+    return body
 
 
 def read_json(value: str, option: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaka_server.cli import catalog, data, garbage, jobs, system
+from vaka_server.cli import catalog, data, debug, garbage, jobs, system
 
 BUILT_IN = frozenset({"local"})
 """Plugins of this distribution; none of them has commands."""
@@ -32,6 +32,7 @@ def create_cli() -> typer.Typer:
     app.callback()(_options)
     system.register(app)
     jobs.register(app)
+    debug.register(app)
     catalog.register(app)
     data.register(app)
     garbage.register(app)
