@@ -23,6 +23,8 @@ from vaka_local.records import Known, Table
 
 _KEYS_KEPT: Final = timedelta(days=30)
 """Age at which import keys are forgotten. A job that was interrupted is resumed much sooner."""
+_KEYS_IN_MEMORY: Final = 1_000
+"""Import keys of a table from which on they are looked up one by one."""
 _ORDER: Final = "_order"
 DUPLICATES: Final = (
     "The new primary key cannot be created; duplicate values in primary key columns exist."
@@ -86,6 +88,45 @@ def checked_key(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
     return result
 
 
+class ImportKeys:
+    """The import keys of one table, for who has it alone: kept in memory, unless there are many."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[int, int]] | None = None
+        self._are_many = False
+
+    def find(self, session: Session, table_id: str, key: str) -> tuple[int, int] | None:
+        """The rows that the load with this key had and left, or None when there was none."""
+        if self._rows is None and not self._are_many:
+            found = session.rows(
+                f"SELECT key, imported_rows, total_rows FROM {session.meta('import_keys')} "
+                "WHERE table_id = ? LIMIT ?",
+                [table_id, _KEYS_IN_MEMORY],
+            )
+            self._are_many = len(found) == _KEYS_IN_MEMORY
+            if not self._are_many:
+                self._rows = {each: (imported, total) for each, imported, total in found}
+        if self._rows is not None:
+            return self._rows.get(key)
+        found = session.rows(
+            f"SELECT imported_rows, total_rows FROM {session.meta('import_keys')} "
+            "WHERE table_id = ? AND key = ?",
+            [table_id, key],
+        )
+        return (found[0][0], found[0][1]) if found else None
+
+    def forget(self) -> None:
+        """Some were removed."""
+        self._rows, self._are_many = None, False
+
+    def add(self, key: str, result: LoadResult) -> None:
+        """The load with this key is committed."""
+        if self._rows is not None:
+            self._rows[key] = (result.imported_rows, result.total_rows)
+            if len(self._rows) >= _KEYS_IN_MEMORY:
+                self._rows, self._are_many = None, True
+
+
 @dataclass(frozen=True)
 class Loader:
     """One load, with what it needs."""
@@ -95,6 +136,8 @@ class Loader:
     load: TableLoad
     known: Known | None
     """The table, if its caller knows it; else it is looked up."""
+    keys: ImportKeys
+    """What is known of the table's import keys."""
     clock: Callable[[], datetime]
     scratch: Path
     sequential: bool
@@ -440,7 +483,7 @@ class Loader:
         date = import_date(self._stamp.replace(tzinfo=UTC), self.clock())
         measured = records.measured(self.session, table, total, size)
         after = replace(measured, last_import=date, last_change=date)
-        records.save(self.session, after)
+        records.save(self.session, after, self.before.table if self.before else None)
         known = self.before.changed(after) if self.before else Known(after, after.detail((), {}))
         known, refused = self._say(known, created=created)
         result = LoadResult(
@@ -470,14 +513,10 @@ class Loader:
         return known, tuple(refused)
 
     def _remembered(self) -> LoadResult | None:
-        found = self.session.rows(
-            f"SELECT imported_rows, total_rows FROM {self.session.meta('import_keys')} "
-            "WHERE table_id = ? AND key = ?",
-            [self.load.table_id, self.load.import_key],
-        )
-        if not found:
+        found = self.keys.find(self.session, self.load.table_id, str(self.load.import_key))
+        if found is None:
             return None
-        return LoadResult(self.load.table_id, found[0][0], found[0][1], repeated=True)
+        return LoadResult(self.load.table_id, *found, repeated=True)
 
     def _remember(self, result: LoadResult) -> None:
         target = self.session.meta("import_keys")
@@ -487,6 +526,7 @@ class Loader:
                 f"DELETE FROM {target} WHERE table_id = ? AND written < ?",
                 [result.table_id, naive(self.now - _KEYS_KEPT)],
             )
+            self.keys.forget()
         self.session.rows(
             f"INSERT INTO {target} VALUES (?, ?, ?, ?, ?)",
             [

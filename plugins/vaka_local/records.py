@@ -315,23 +315,32 @@ def new_table(
     return table
 
 
-def save(session: Session, table: Table) -> None:
-    """Write what can change of a table."""
-    session.rows(
-        f"UPDATE {session.meta('tables')} SET columns = ?::VARCHAR[], "
-        "primary_key = ?::VARCHAR[], last_import = ?, last_change = ?, row_count = ?, "
-        "data_bytes = ?, definitions = ? WHERE id = ?",
-        [
-            list(table.columns),
-            list(table.primary_key),
-            table.last_import and naive(table.last_import),
-            table.last_change and naive(table.last_change),
-            table.row_count,
-            table.data_bytes,
-            _text_of(table.definitions),
-            table.id,
-        ],
-    )
+def save(session: Session, table: Table, before: Table | None = None) -> None:
+    """Write what can change of a table; of one that was `before`, what has changed."""
+    values = {
+        name: value
+        for name, value in _changeable(table).items()
+        if before is None or _changeable(before)[name] != value
+    }
+    casts = {"columns": "::VARCHAR[]", "primary_key": "::VARCHAR[]"}
+    assignments = ", ".join(f"{name} = ?{casts.get(name, '')}" for name in values)
+    if values:
+        session.rows(
+            f"UPDATE {session.meta('tables')} SET {assignments} WHERE id = ?",
+            [*values.values(), table.id],
+        )
+
+
+def _changeable(table: Table) -> dict[str, object]:
+    return {
+        "columns": list(table.columns),
+        "primary_key": list(table.primary_key),
+        "last_import": table.last_import and naive(table.last_import),
+        "last_change": table.last_change and naive(table.last_change),
+        "row_count": table.row_count,
+        "data_bytes": table.data_bytes,
+        "definitions": _text_of(table.definitions),
+    }
 
 
 def measured(

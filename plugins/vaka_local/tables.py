@@ -40,6 +40,7 @@ from vaka_local.duck import Duck, Session, quote
 from vaka_local.loading import (
     DUPLICATES,
     EMPTY,
+    ImportKeys,
     Loader,
     ReadAgain,
     checked_key,
@@ -56,6 +57,8 @@ _Changed: TypeAlias = dict[str, Known]
 """Tables that a load works on, by id."""
 
 _PREVIEW: Final = 100
+_MOST_KEYS: Final = 1_000
+"""Tables whose import keys are kept in memory."""
 
 
 class LocalTables(TableBackend):
@@ -67,6 +70,7 @@ class LocalTables(TableBackend):
         self._clock = clock
         self._locks = Locks()
         self._details = Details()
+        self._keys: dict[tuple[str, str], ImportKeys] = {}
 
     # -- buckets ---------------------------------------------------------------------------------
 
@@ -387,6 +391,13 @@ class LocalTables(TableBackend):
                     results, _ = await self._change(scope, work, loaded, _loaded_tables)
                 except ReadAgain:
                     continue
+                except BaseException:
+                    for table_id in loaded:  # whether their keys are stored is for the file to say
+                        self._keys.pop((names.space(scope), table_id), None)
+                    raise
+                for load, result in zip(loads, results, strict=True):
+                    if load.import_key is not None:
+                        self._keys_of(scope, load.table_id).add(load.import_key, result)
                 return results
         raise AssertionError("files are not read in parallel twice")
 
@@ -404,6 +415,7 @@ class LocalTables(TableBackend):
             scope.project,
             load,
             changed.get(load.table_id),
+            self._keys_of(scope, load.table_id),
             self._clock,
             self._duck.scratch,
             sequential,
@@ -418,6 +430,11 @@ class LocalTables(TableBackend):
         if after is not None:
             changed[load.table_id] = after
         return result
+
+    def _keys_of(self, scope: StorageScope, table_id: str) -> ImportKeys:
+        if len(self._keys) >= _MOST_KEYS:
+            self._keys.clear()
+        return self._keys.setdefault((names.space(scope), table_id), ImportKeys())
 
     def typed(self, definition: ColumnDefinition) -> ColumnDefinition:
         return types.typed(definition)
@@ -444,6 +461,7 @@ class LocalTables(TableBackend):
         space = names.space(scope)
         await self._duck.drop(space)
         self._details.forget(space, None)
+        self._keys = {key: keys for key, keys in self._keys.items() if key[0] != space}
 
     # -- transactions and locks ------------------------------------------------------------------
 

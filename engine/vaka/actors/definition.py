@@ -717,8 +717,8 @@ class DefinitionActor:
             )
         )
         self._unsaved.clear()
-        if stage.kind == "main":
-            await trio.to_thread.run_sync(self._folder.drop_state)
+        if stage.kind == "main" and (not last or is_debug(self._job.record)):
+            await trio.to_thread.run_sync(self._folder.drop_state)  # nobody else may see it
         seconds = exit_.seconds
         await self._events.write(
             self._entry(

@@ -336,7 +336,9 @@ class JobActor:
             spec = spec.model_copy(update={"token": token})
         main = await self._main_component(spec)
         project = await services.catalog.project(record.project)
-        journal = await services.store.definitions(record.id, record.attempt)
+        journal = (
+            {} if record.is_fresh else await services.store.definitions(record.id, record.attempt)
+        )
         if VERDICT in journal:
             document = dict(journal[VERDICT])
             so_far = document.pop(SO_FAR)

@@ -240,6 +240,8 @@ class JobRecord:
     cause: Cause | None = None
     stages: tuple[StageRecord, ...] = ()
     """Filled when one job is asked for, empty in lists."""
+    is_fresh: bool = field(default=False, compare=False)
+    """Whether it was claimed just now for its first moment: nothing of its attempt is journaled."""
 
     @property
     def nesting_level(self) -> int:

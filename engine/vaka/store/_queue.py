@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -331,9 +331,12 @@ def claim(
             ),
             [{"taken": each.id} for each in state.chosen],
         )
-    ids = [*adopted, *(each.id for each in state.chosen)]
-    tx.topics.update(topic for job_id in ids for topic in of_status(job_id))
-    return [_records.job(tx.connection, job_id) for job_id in ids]
+    fresh = [each.id for each in state.chosen]
+    tx.topics.update(topic for job_id in (*adopted, *fresh) for topic in of_status(job_id))
+    return [
+        *(_records.job(tx.connection, job_id) for job_id in adopted),
+        *(replace(_records.job(tx.connection, job_id), is_fresh=True) for job_id in fresh),
+    ]
 
 
 def _lease(candidate: _Candidate) -> dict[str, Any]:

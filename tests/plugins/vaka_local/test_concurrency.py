@@ -186,6 +186,7 @@ async def test_cancelling_an_export_leaves_no_file(
 
         def cancelled(self: Session, *arguments: Any) -> Any:
             trio.from_thread.run_sync(scope.cancel)
+            assert self._stop._asked.wait(30)  # a bound, no measure
             return value(self, *arguments)
 
         monkeypatch.setattr(Session, "value", cancelled)
