@@ -14,7 +14,16 @@ import pluggy
 
 from vaka import hooks
 from vaka.errors import EngineError, PluginError
-from vaka.hooks import Catalog, ContainerRuntime, Encryptor, MappingBackend, SpecContext
+from vaka.hooks import (
+    Catalog,
+    CipherReader,
+    ContainerRuntime,
+    EncryptionPurpose,
+    Encryptor,
+    MappingBackend,
+    SpecContext,
+)
+from vaka.models.ciphers import Scope
 from vaka.models.container import ContainerSpec, RegistryAuth
 from vaka.models.event import Event
 
@@ -63,10 +72,10 @@ class Plugins:
     def encryptors(self, settings: Mapping[str, Any]) -> list[Encryptor]:
         """All key providers; `PluginError` when two share a name or code."""
         found: list[Encryptor] = []
-        taken: dict[str, str] = {}
+        taken: dict[str | int, str] = {}
         for plugin, answer in self._all("vaka_encryptors", settings=settings):
             for encryptor in self._checked_list(answer, Encryptor, plugin, "vaka_encryptors"):  # type: ignore[type-abstract]
-                for word in {encryptor.name, encryptor.code}:
+                for word in (encryptor.name, encryptor.code):
                     if word in taken:
                         raise PluginError(
                             f"Key providers of {taken[word]} and {plugin} are both called {word!r}; "
@@ -77,6 +86,28 @@ class Plugins:
                     taken[word] = plugin
                 found.append(encryptor)
         return found
+
+    def cipher_readers(self, settings: Mapping[str, Any]) -> list[CipherReader]:
+        """All readers of foreign ciphers."""
+        hook = "vaka_cipher_readers"
+        return [
+            reader
+            for plugin, answer in self._all(hook, settings=settings)
+            for reader in self._checked_list(answer, CipherReader, plugin, hook)  # type: ignore[type-abstract]
+        ]
+
+    def secret_forms(self, value: str) -> list[str]:
+        """More texts to hide than a secret itself."""
+        hook = "vaka_secret_known"
+        return [
+            text
+            for plugin, answer in self._all(hook, value=value)
+            for text in self._checked_list(answer, str, plugin, hook)
+        ]
+
+    def scope_for(self, purpose: EncryptionPurpose, scope: Scope) -> str | None:
+        """The family that a plugin wants for this purpose; None when none of them cares."""
+        return self._first("vaka_scope_for", str, purpose=purpose, scope=scope)
 
     def registry_auth(self, reference: str) -> RegistryAuth | None:
         """Credentials to pull `reference` with, or None for an anonymous pull."""

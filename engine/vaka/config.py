@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -155,6 +156,25 @@ class EngineConfig(Model):
     snapshot_bytes: Annotated[int, Field(ge=0)] = 10 << 30
     """Bytes of files that go into one snapshot, before they are packed; a file for which no room is left
     stays out, which the job's log says. Never more than half of what the disk has free."""
+
+    key_ring: Path | None = None
+    """File with the keys that secrets are encrypted with; None: `keys` in `home`, when it is there."""
+    key_ring_document: SecretStr | None = None
+    """The content of such a file itself, for an installation whose secrets come by the environment."""
+    write_provider: str | None = None
+    """The key provider that encrypts; needed when there are several, all of which decrypt."""
+    errors_full_cipher: bool = False
+    """Whether messages show ciphers whole: only for clients that compare the texts."""
+    legacy_key_version1: SecretStr | None = None
+    """Key of `KBC::…Encrypted==` ciphers; 16 bytes of it count."""
+    legacy_key_version0: SecretStr | None = None
+    """Key of ciphers without a prefix: 16, 24, or at least 32 bytes."""
+    legacy_allow_unauthenticated: bool = False
+    """Whether ciphers without a prefix are read at all; nothing shows whether they were changed."""
+    legacy_use_in: Literal["migrate", "migrate+run"] = "migrate+run"
+    """Where legacy ciphers are read: stored configurations may still hold some."""
+    legacy_sunset: date | None = None
+    """Day from which on legacy ciphers are read no more."""
 
     @model_validator(mode="after")
     def _some_port(self) -> EngineConfig:

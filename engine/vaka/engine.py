@@ -54,6 +54,7 @@ from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
 from vaka.config import EngineConfig
+from vaka.encryption import Encryption
 from vaka.errors import (
     ApplicationError,
     EngineError,
@@ -253,6 +254,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                     f'The Storage "{storage.backend_name}" cannot load several tables in one '
                     "transaction, which the setting atomic_output asks for. Leave it out."
                 )
+            encryption = self._secrets()
+            stack.push_async_callback(_close, encryption)
+            await encryption.check()
             services = Services(
                 config=config,
                 plugins=self.plugins,
@@ -265,9 +269,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 images=ImageLedger(config.home),
                 starting=trio.CapacityLimiter(config.starting),
                 tokens={},
+                encryption=encryption,
             )
-            for encryptor in self.plugins.encryptors({}):
-                await encryptor.check()
             self._parts = services
             if not await catalog.projects():
                 await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)
@@ -279,6 +282,19 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 await store.expire_owner(previous)
             async with self._working(services):
                 yield
+
+    def _secrets(self) -> Encryption:
+        """What encrypts and decrypts, with the keys that plugins have."""
+        settings = {name: getattr(self.config, name) for name in EngineConfig.model_fields}
+        return Encryption(
+            stack=self.config.stack_id,
+            encryptors=self.plugins.encryptors(settings),
+            readers=self.plugins.cipher_readers(settings),
+            write_provider=self.config.write_provider,
+            full_cipher=self.config.errors_full_cipher,
+            scope_for=self.plugins.scope_for,
+            secret_forms=self.plugins.secret_forms,
+        )
 
     def _runtime(self) -> ContainerRuntime:
         """What runs containers here, not opened yet; nothing is asked of a daemon without need."""
@@ -351,6 +367,11 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def catalog(self) -> Catalog:
         """Projects, tokens, components, configurations and state."""
         return self.services.catalog
+
+    @property
+    def encryption(self) -> Encryption:
+        """What encrypts and decrypts the secrets of documents."""
+        return self.services.encryption
 
     @property
     def storage(self) -> MappingBackend:
@@ -615,7 +636,7 @@ def _parse_owner(text: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-async def _close(part: Resource) -> None:
+async def _close(part: Resource | Encryption) -> None:
     with trio.move_on_after(CLOSE_TIMEOUT, shield=True) as closing:
         await part.aclose()
     if closing.cancelled_caught:

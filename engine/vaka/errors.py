@@ -9,6 +9,7 @@ EngineError
 │   ├── AuthenticationFailed     the token is missing, unknown, expired or disabled
 │   ├── InvalidInput             .path: a configuration, definition, manifest or request is not valid
 │   ├── Overloaded               .retry_after: as many of these run as may at a time
+│   ├── CipherRefused            .reason  .paths: a value is no cipher that can be read here
 │   ├── MappingFailed            input or output mapping could not be done as asked
 │   ├── ContainerFailed          .exit_code  .stderr_tail
 │   ├── OutOfMemory              .limit  .peak
@@ -71,6 +72,22 @@ class InvalidInput(UserError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class CipherRefused(UserError):
+    """A value cannot be decrypted here: it is no cipher, or broken, or of another scope.
+
+    The message is the same for all of that. `reason` tells an operator, and nobody else: `malformed`,
+    `mac`, `scope`, `unknown_key`, `provider_refused`, `no_reader`, `not_text`. `paths` are the places
+    in the document, the first of them being the one that the message is about.
+    """
+
+    def __init__(
+        self, message: str = "", *, reason: str = "malformed", paths: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.paths = paths
 
 
 class MappingFailed(UserError):

@@ -34,6 +34,7 @@ from vaka.models.catalog import (
     Token,
     VaultVariable,
 )
+from vaka.models.ciphers import CipherScope, Scope
 from vaka.models.container import (
     ContainerExit,
     ContainerSpec,
@@ -66,11 +67,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Catalog",
+    "CipherReader",
     "ContainerRuntime",
+    "EncryptionPurpose",
     "Encryptor",
     "FileBackend",
     "Login",
     "MappingBackend",
+    "Purpose",
     "Resource",
     "SpecContext",
     "TableBackend",
@@ -80,6 +84,11 @@ __all__ = [
 
 Login = Callable[[ImageInfo | None], Awaitable[RegistryAuth | None]]
 """Takes what the host has of an image, and gives credentials for its registry, or None."""
+
+Purpose = Literal["run", "migrate"]
+"""What a cipher is read for: to be used, or to be turned into another one."""
+EncryptionPurpose = Literal["state", "job-config", "token"]
+"""What the engine itself encrypts: state that a component leaves, a job's own configuration, tokens."""
 
 PROJECT = "vaka"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -711,32 +720,83 @@ class ContainerRuntime(Resource):
 
 
 class Encryptor(ABC):
-    """Wraps and unwraps data keys in a scope (encryption.md section 10.6)."""
+    """A key provider: wraps and unwraps data keys in a scope (encryption.md section 10.6).
+
+    It sees data keys, so installing one is a matter of trust. `Resource` it is not: what it needs it
+    opens when it is first used.
+    """
 
     @property
     @abstractmethod
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What settings and messages call it; unique."""
 
     @property
     @abstractmethod
-    def code(self) -> str:
-        """Short word in the ciphers' header; unique."""
+    def code(self) -> int:
+        """The byte that stands for it in ciphers; unique. 0xF0 to 0xFF are for third parties."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it answers at once, from memory; then no deadline is put on it."""
+        return False
 
     @abstractmethod
-    async def wrap(
-        self, data_key: bytes, scope: Mapping[str, str], header: bytes
-    ) -> tuple[str, bytes]:
-        """Key id and wrapped key."""
+    async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
+        """The id of the key used, and the data key wrapped with it: 1 to 4096 bytes.
+
+        A key id has 1 to 64 of `A-Z a-z 0-9 . _ -`. `header` is the first four bytes of the cipher,
+        `scope.encoded` all it is bound to; a provider that can authenticates both, and the key id.
+        """
 
     @abstractmethod
-    async def unwrap(
-        self, key_id: str, wrapped: bytes, scope: Mapping[str, str], header: bytes
-    ) -> bytes:
-        """The data key; `UserError` when it was wrapped for another scope."""
+    async def unwrap(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
+        """The data key, 32 bytes.
+
+        Raises:
+            CipherRefused: no such key (`unknown_key`), or not wrapped in this scope (`scope`).
+            ApplicationError: the provider does not answer, or is set up wrongly.
+        """
 
     @abstractmethod
     async def check(self) -> None:
         """Raise `ApplicationError` when keys cannot be used now."""
+
+    async def aclose(self) -> None:  # noqa: B027 - most need nothing
+        """Let go of everything. Must not fail."""
+
+
+class CipherReader(ABC):
+    """Reads ciphers that the engine does not make: old ones, or those of a key service."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it; unique."""
+
+    @property
+    @abstractmethod
+    def claims(self) -> Mapping[str, str]:
+        """What it reads: for each prefix, what the bodies begin with (nothing: all of them).
+
+        The prefix is one of `vaka.models.ciphers.PREFIXES`, or empty for values without any. No two
+        readers may claim the same.
+        """
+
+    @abstractmethod
+    async def read(self, body: str, scope: CipherScope, purpose: Purpose) -> bytes:
+        """What a cipher holds; `body` is what comes after the prefix, `scope.prefix`.
+
+        Raises:
+            CipherRefused: the body is broken, of another scope, or may not be read for `purpose`.
+            ApplicationError: a key service does not answer, or is set up wrongly.
+        """
+
+    async def check(self) -> None:  # noqa: B027 - most need nothing
+        """Raise `ApplicationError` when ciphers cannot be read now."""
+
+    async def aclose(self) -> None:  # noqa: B027 - most need nothing
+        """Let go of everything. Must not fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -775,7 +835,32 @@ def vaka_container_runtime(url: str) -> ContainerRuntime | None:
 def vaka_encryptors(settings: Mapping[str, Any]) -> list[Encryptor]:  # type: ignore[empty-body]
     """Key providers, none or several. Called once an engine, while it opens, and then checked.
 
-    Names and codes must be unique.
+    Names and codes must be unique. `settings` are those of the engine, by name.
+    """
+
+
+@hookspec
+def vaka_cipher_readers(settings: Mapping[str, Any]) -> list[CipherReader]:  # type: ignore[empty-body]
+    """Readers of foreign ciphers, none or several. Called once an engine, while it opens.
+
+    Names and claims must be unique. `settings` are those of the engine, by name.
+    """
+
+
+@hookspec
+def vaka_secret_known(value: str) -> list[str]:  # type: ignore[empty-body]
+    """More texts that would give this secret away, to be hidden like it.
+
+    Called for each secret of a document that was decrypted. It must not keep the value.
+    """
+
+
+@hookspec(firstresult=True)
+def vaka_scope_for(purpose: EncryptionPurpose, scope: Scope) -> str | None:
+    """The family of `vaka.models.ciphers.FAMILIES` to encrypt in for a purpose, or None to pass.
+
+    Called each time the engine itself encrypts. A family that binds an id which `scope` lacks is an
+    error.
     """
 
 

@@ -54,8 +54,8 @@ class Vault:
             )
         if variable.is_encrypted and not is_cipher(variable.value):
             raise InvalidInput(
-                f'The variable "{variable.name}" is to be encrypted, and there is no key ring to do '
-                "that with. Give its value encrypted.",
+                f'The variable "{variable.name}" is to be encrypted, which nobody does here. '
+                "Give its value encrypted.",
                 path="value",
             )
         self._connection.execute(vault_variables.delete().where(*self._is(variable)))

@@ -158,8 +158,8 @@ def refuse_secrets(value: Any, path: str) -> None:
             if key.startswith("#") and not isinstance(member, dict | list) and member is not None:
                 state = "is encrypted" if _is_cipher(member) else "must be encrypted"
                 raise InvalidInput(
-                    f"The value of '{where}' {state}, and this server has no encryptor configured. "
-                    "Remove the key, or store the configuration where secrets can be read.",
+                    f"The value of '{where}' {state}, and jobs neither encrypt nor decrypt in this "
+                    "version. Remove the key, or store the configuration where secrets can be read.",
                     path=where,
                 )
             refuse_secrets(member, where)

@@ -418,7 +418,7 @@ async def test_without_a_broker_credentials_are_the_catalogs(
         gone = await run_with(engine, {"id": "gone", "version": 3})
     assert found.record.status is Status.SUCCESS
     assert worker.documents[0]["authorization"] == {"oauth_api": {"credentials": {"id": "open"}}}
-    assert "is encrypted, and there is no key ring" in sealed.record.result["message"]
+    assert "is encrypted, and jobs do not decrypt" in sealed.record.result["message"]
     assert (gone.record.error, gone.record.result["message"]) == (
         "user",
         f"No data found for api {COMPONENT}",

@@ -13,6 +13,7 @@ import pytest
 from vaka._plugins import Plugins
 from vaka.errors import PluginError, UserError
 from vaka.hooks import Encryptor, SpecContext, hookimpl
+from vaka.models.ciphers import CipherScope
 from vaka.models.container import ContainerSpec, RegistryAuth
 from vaka.models.event import Event
 
@@ -21,25 +22,22 @@ EVENT = Event(seq=1, time=datetime(2026, 1, 1, tzinfo=UTC), kind="note", level="
 
 
 class Rot13(Encryptor):
-    def __init__(self, name: str = "rot13", code: str = "r13") -> None:
-        self._words = (name, code)
+    def __init__(self, name: str = "rot13", code: int = 0xF3) -> None:
+        self._name = name
+        self._code = code
 
     @property
     def name(self) -> str:
-        return self._words[0]
+        return self._name
 
     @property
-    def code(self) -> str:
-        return self._words[1]
+    def code(self) -> int:
+        return self._code
 
-    async def wrap(
-        self, data_key: bytes, scope: Mapping[str, str], header: bytes
-    ) -> tuple[str, bytes]:
+    async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
         return "k", data_key[::-1]
 
-    async def unwrap(
-        self, key_id: str, wrapped: bytes, scope: Mapping[str, str], header: bytes
-    ) -> bytes:
+    async def unwrap(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
         return wrapped[::-1]
 
     async def check(self) -> None:
@@ -150,7 +148,7 @@ def test_two_key_providers_of_one_name_are_refused() -> None:
         return [Rot13(name="other")]
 
     assert len(Plugins([plugin(vaka_encryptors=first)]).encryptors({})) == 1
-    with pytest.raises(PluginError, match="r13"):
+    with pytest.raises(PluginError, match="243"):
         Plugins([plugin(vaka_encryptors=first), plugin(vaka_encryptors=second)]).encryptors({})
 
 

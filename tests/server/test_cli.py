@@ -276,7 +276,7 @@ def test_the_vault(shell: Shell) -> None:
     ]
     assert shell.lines("vault", "list")[0].split() == ["NAME", "BRANCH", "ENCRYPTED", "VALUE"]
     refused = shell.run("vault", "set", "s", "hunter2", "--encrypted", code=1)
-    assert "no key ring" in refused.stderr
+    assert "Give its value encrypted" in refused.stderr
     shell.run("vault", "set", "s", "KBC::ProjectSecure::x", "--encrypted")
     assert "letters" in shell.run("vault", "set", "a b", "1", code=1).stderr
     assert shell.run("vault", "delete", "x").stdout == "{{ vault.x }} is removed.\n"

@@ -288,7 +288,7 @@ async def test_without_an_encryptor_a_secret_is_refused_and_never_stored(
     engine: FakeEngine, data: Any, path: str, words: str
 ) -> None:
     message = await refused(await post(engine, {"configData": data}))
-    assert f"The value of '{path}' {words}, and this server has no encryptor configured" in message
+    assert f"The value of '{path}' {words}, and jobs neither encrypt nor decrypt" in message
     assert "plain" not in message
     assert "xyz" not in message
     assert engine.records == {}

@@ -128,8 +128,8 @@ class _Resolver:
             variable = (self._vault or {}).get(name.removeprefix(VAULT))
             if name.startswith(VAULT) and variable is not None and variable.is_encrypted:
                 raise UserError(
-                    f'The vault variable "{variable.name}" is encrypted, and there is no key ring to '
-                    "read it with."
+                    f'The vault variable "{variable.name}" is encrypted, and jobs do not decrypt in '
+                    "this version."
                 )
 
     # -- variables -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from vaka._plugins import Plugins
 from vaka.actors.admission import Admission
 from vaka.actors.ledger import ImageLedger
 from vaka.config import EngineConfig
+from vaka.encryption import Encryption
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
 from vaka.models.container import RegistryAuth
 from vaka.store import JobStore, Owner
@@ -41,6 +42,7 @@ class Services:
     tokens: dict[int, SecretStr]
     """Tokens of jobs that were submitted here, for components that are given them. They are kept in
     memory only, because nothing may write them down in the clear."""
+    encryption: Encryption
     registry_tokens: dict[str, tuple[float, RegistryAuth]] = field(default_factory=dict)
     """By registry: when a token was given, on Trio's clock, and what to log in with."""
     now: Callable[[], datetime] = utcnow

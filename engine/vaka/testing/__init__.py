@@ -7,9 +7,12 @@ and pytest-trio.
 import pytest
 
 # before the imports below: an assertion that fails in a suite then shows its values
-pytest.register_assert_rewrite("vaka.testing.mapping", "vaka.testing.runtime_contract")
+pytest.register_assert_rewrite(
+    "vaka.testing.encryptor_contract", "vaka.testing.mapping", "vaka.testing.runtime_contract"
+)
 
 from vaka.testing.clock import thread_aware  # noqa: E402
+from vaka.testing.encryptor_contract import EncryptorContract  # noqa: E402
 from vaka.testing.mapping import MappingBackendContract  # noqa: E402
 from vaka.testing.runtime import (  # noqa: E402
     FakeHost,
@@ -25,6 +28,7 @@ from vaka.testing.runtime_contract import ContainerRuntimeContract, SpecFor  # n
 
 __all__ = [
     "ContainerRuntimeContract",
+    "EncryptorContract",
     "FakeHost",
     "FakeImage",
     "FakeRuntime",

@@ -9,7 +9,7 @@ import typer
 
 from vaka_server.cli import catalog, data, debug, garbage, jobs, system
 
-BUILT_IN = frozenset({"local"})
+BUILT_IN = frozenset({"keyring", "legacy", "local"})
 """Plugins of this distribution; none of them has commands."""
 
 

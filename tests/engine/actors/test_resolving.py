@@ -391,5 +391,5 @@ async def test_what_is_encrypted_in_the_vault_cannot_be_used_yet(library: Librar
     assert parameters(plan) == {"a": "1"}
     with pytest.raises(UserError) as caught:
         await resolve(library, {"parameters": {"#a": "{{ vault.x }}"}})
-    assert '"x" is encrypted, and there is no key ring' in caught.value.message
+    assert '"x" is encrypted, and jobs do not decrypt' in caught.value.message
     assert "abc" not in caught.value.message

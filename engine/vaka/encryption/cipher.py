@@ -1,0 +1,137 @@
+"""The text of a cipher, format v1 (encryption.md section 10.2).
+
+Everything that stands in the text is authenticated together with the scope, the prefix included, so
+that no part of it can be moved, changed or relabelled.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from vaka.errors import CipherRefused
+from vaka.models.ciphers import CipherScope
+
+MARK: Final = "v1."
+"""What a body begins with; bodies of other makers cannot."""
+FORMAT: Final = 1
+SUITE: Final = 1
+"""HKDF-SHA256, AES-256-GCM, nonces of 12 bytes, tags of 16."""
+KEY: Final = 32
+"""Bytes of a data key."""
+NONCE: Final = 12
+TAG: Final = 16
+HEADER: Final = 4
+"""Bytes before the key id: format, suite, provider, scope bits."""
+LARGEST_WRAP: Final = 4_096
+_DATA: Final = b"runner-cipher/v1/data\0"
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A cipher taken apart; nothing of it is authenticated yet."""
+
+    provider: int
+    key_id: str
+    wrapped: bytes
+    head: bytes
+    """All before the nonce."""
+    nonce: bytes
+    sealed: bytes
+    """Ciphertext and tag."""
+
+    @property
+    def header(self) -> bytes:
+        return self.head[:HEADER]
+
+
+def header(provider: int, scope: CipherScope) -> bytes:
+    """The first four bytes of a cipher."""
+    return bytes((FORMAT, SUITE, provider, scope.bits))
+
+
+def is_key_id(text: str) -> bool:
+    """Whether this can stand for a key."""
+    return _KEY_ID.fullmatch(text) is not None
+
+
+def head(first: bytes, key_id: str, wrapped: bytes) -> bytes:
+    """All before the nonce.
+
+    Raises:
+        ValueError: a key provider answered with what no cipher can hold.
+    """
+    if not is_key_id(key_id) or not 1 <= len(wrapped) <= LARGEST_WRAP:
+        raise ValueError("a key id or a wrapped key that no cipher can hold")
+    name = key_id.encode("ascii")
+    return b"".join((first, bytes((len(name),)), name, len(wrapped).to_bytes(2, "big"), wrapped))
+
+
+def seal(
+    payload: bytes, data_key: bytes, before: bytes, scope: CipherScope, nonce: bytes | None = None
+) -> str:
+    """The whole cipher; `before` is what `head` returned. `nonce` is for tests: else it is random."""
+    nonce = nonce or os.urandom(NONCE)
+    sealed = AESGCM(data_key).encrypt(nonce, payload, _DATA + before + scope.encoded)
+    text = binascii.b2a_base64(before + nonce + sealed, newline=False).translate(_TO_URL)
+    return f"{scope.prefix}{MARK}{text.rstrip(b'=').decode()}"
+
+
+def parse(body: str, scope: CipherScope) -> Envelope:
+    """A body taken apart. There is one text for each cipher: any other spelling is refused.
+
+    Raises:
+        CipherRefused: the body is not one of this format, or its scope bits are not the prefix's.
+    """
+    try:
+        text = body.encode("ascii")[len(MARK) :]
+        raw = binascii.a2b_base64(text.translate(_FROM_URL) + b"=" * (-len(text) % 4))
+    except ValueError:
+        raise CipherRefused(reason="malformed") from None
+    if binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=") != text:
+        raise CipherRefused(reason="malformed")
+    # a slice beyond the end is short, and makes what follows short: one check of the end is enough
+    after_id = HEADER + 1 + (raw[HEADER] if len(raw) > HEADER else 0)
+    wrap = int.from_bytes(raw[after_id : after_id + 2], "big")
+    end = after_id + 2 + wrap
+    key_id = raw[HEADER + 1 : after_id]
+    if (
+        len(raw) < end + NONCE + TAG
+        or raw[0] != FORMAT
+        or raw[1] != SUITE
+        or raw[3] != scope.bits
+        or not 1 <= wrap <= LARGEST_WRAP
+    ):
+        raise CipherRefused(reason="malformed")
+    try:
+        name = key_id.decode("ascii")
+    except UnicodeDecodeError:
+        name = ""
+    if not is_key_id(name):
+        raise CipherRefused(reason="malformed")
+    return Envelope(
+        raw[2], name, raw[end - wrap : end], raw[:end], raw[end : end + NONCE], raw[end + NONCE :]
+    )
+
+
+def unseal(envelope: Envelope, data_key: bytes, scope: CipherScope) -> bytes:
+    """What a cipher holds.
+
+    Raises:
+        CipherRefused: the data key is another one, or anything was changed.
+    """
+    try:
+        return AESGCM(data_key).decrypt(
+            envelope.nonce, envelope.sealed, _DATA + envelope.head + scope.encoded
+        )
+    except InvalidTag:
+        raise CipherRefused(reason="mac") from None
