@@ -27,7 +27,13 @@ from vaka.testing.mapping import MappingBackendContract
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs/examples/vaka-sqlite"
 JOB = Path(__file__).with_name("third_party_job.py")
-PACKAGES = {"vaka": ROOT / "engine", "vaka_local": ROOT / "plugins", "vaka_server": ROOT / "server"}
+PACKAGES = {
+    "vaka": ROOT / "engine",
+    "vaka_keyring": ROOT / "plugins",
+    "vaka_legacy": ROOT / "plugins",
+    "vaka_local": ROOT / "plugins",
+    "vaka_server": ROOT / "server",
+}
 TIME_LIMIT = 600
 """Seconds for one command. A bound, no measure: all of it takes a small part of that."""
 
@@ -134,10 +140,10 @@ def test_the_wheel_has_its_licence_and_its_metadata(wheels: Wheels) -> None:
     assert not {"quart-trio", "hypercorn", "typer", "duckdb", "psycopg"} & set(without_extra)
 
 
-def test_the_entry_points_are_the_command_and_the_built_in_plugin(wheels: Wheels) -> None:
+def test_the_entry_points_are_the_command_and_the_built_in_plugins(wheels: Wheels) -> None:
     assert entry_points(wheels.vaka) == {
         "console_scripts": {"vaka": "vaka_server.__main__:main"},
-        "vaka": {"local": "vaka_local"},
+        "vaka": {"keyring": "vaka_keyring", "legacy": "vaka_legacy", "local": "vaka_local"},
     }
 
 
