@@ -36,6 +36,7 @@ demo:  ## a stored configuration on real data, end to end, compared with an inde
 	@$(PY) docs/examples/demo/demo.py $(ARGS)
 
 bench: images  ## measures beside their references; ARGS=--json for machines
+	@$(PYTHON) .ci/machine.py archivers
 	@$(PY) -m tests.bench $(ARGS)
 
 lint: venv  ## style and formatting

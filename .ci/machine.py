@@ -1,8 +1,9 @@
-"""Make the machine ready: `machine.py NEED...`, each of python, docker, postgresql; or `down`.
+"""Make the machine ready: `machine.py NEED...`; or `down`.
 
-As root on Debian what is missing is installed, in one go, and a Docker Engine is started when none
-answers. One that answers is used as it is: never restarted, never configured. Without root, or
-without apt, every missing thing is named at once and nothing is changed.
+What it may need is python, docker and postgresql, and archivers for `make bench`. As root on Debian
+what is missing is installed, in one go, and a Docker Engine is started when none answers. One that
+answers is used as it is: never restarted, never configured. Without root, or without apt, every missing
+thing is named at once and nothing is changed.
 
 `down` stops, by pid, what was started here, and nothing else.
 """
@@ -124,7 +125,21 @@ def missing_postgresql() -> list[Missing]:
     return [Missing(what, advice, ("postgresql",))]
 
 
-NEEDS = {"python": missing_python, "docker": missing_docker, "postgresql": missing_postgresql}
+def missing_archivers() -> list[Missing]:
+    """What `make bench` measures snapshots beside."""
+    return [
+        Missing(f"the program {name}", f"apt-get install {name}", (name,))
+        for name in ("zip", "zstd")
+        if not shutil.which(name, path=SEARCH)
+    ]
+
+
+NEEDS = {
+    "python": missing_python,
+    "docker": missing_docker,
+    "postgresql": missing_postgresql,
+    "archivers": missing_archivers,
+}
 
 
 def ensure(needs: list[str]) -> None:

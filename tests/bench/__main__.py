@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import trio
-from tests.bench import jobs, logs, mapping, memory, server, tables
+from tests.bench import archives, jobs, logs, mapping, memory, server, tables
 from tests.bench.measuring import Measure
 
 MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
@@ -26,6 +26,7 @@ MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
     ("memory",): memory.measure,
     ("large table", "large table memory"): mapping.measure_large,
     ("200 input tables", "2,000 input files"): mapping.measure_many,
+    ("zip snapshot", "tar.zst snapshot"): archives.measure,
     ("run requests",): server.measure_requests,
     ("idle CPU", "idle memory"): server.measure_idle,
     ("cold start",): server.measure_cold_start,

@@ -112,6 +112,7 @@ def _write(
         format=packing,
         rewrite=lambda path, data: hide_secrets(path, data, masker),
         rewritten=DOCUMENTS,
+        proceed=trio.from_thread.check_cancelled,  # a job that is stopped does not wait for it
         limit=min(services.config.snapshot_bytes, max(0, free // 2)),
     )
 

@@ -89,6 +89,7 @@ def write_archive(
     rewrite: Callable[[str, bytes], bytes],
     rewritten: Collection[str],
     limit: int,
+    proceed: Callable[[], None] = lambda: None,
 ) -> Written:
     """Write the tree below `source` to the new file `target`; paths in it are relative.
 
@@ -97,6 +98,8 @@ def write_archive(
     FIFOs, sockets, files that cannot be read or are mostly holes, names that are no plain text,
     folders deeper than `DEPTH`, entries after the first `MEMBERS`, and files for which there is no
     room in `limit` bytes. A file that changes meanwhile is in the archive with the size it had.
+
+    `proceed` is called once a megabyte and once an entry; what it raises ends the writing.
     """
     left_out, began = LeftOut(), time.time()
     entries = total = 0
@@ -106,10 +109,12 @@ def write_archive(
         writer = _writer(format, file, stack)
         for path, entry in _entries(source, left_out.add, left_out.add):
             if entry is None:
+                proceed()
                 writer.folder(path, began)
                 entries += 1
                 continue
             with os.fdopen(entry, "rb", buffering=0) as content:
+                proceed()
                 try:
                     size = check_not_hollow(entry, path)
                 except InvalidInput:
@@ -126,7 +131,7 @@ def write_archive(
                     writer.file(path, rewrite(path, _whole(content, size)), modified)
                 elif size <= CHUNK:
                     writer.file(path, _whole(content, size), modified)
-                elif writer.stream(path, size, _parts(content, size), modified) < size:
+                elif writer.stream(path, size, _parts(content, size, proceed), modified) < size:
                     left_out.add(path, "its end: it became shorter meanwhile")
                 entries += 1
                 total += size
@@ -216,8 +221,11 @@ def _whole(content: IO[bytes], size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _parts(content: IO[bytes], size: int) -> Iterator[bytes]:
+def _parts(
+    content: IO[bytes], size: int, proceed: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
     while size > 0 and (part := content.read(min(CHUNK, size))):
+        proceed()
         yield part
         size -= len(part)
 

@@ -277,6 +277,33 @@ def test_a_folder_that_is_swapped_for_a_link_is_not_followed(
     assert "out/folder/canary" not in read(workplace / "a.zip")
 
 
+@pytest.mark.parametrize("after", [0, 3, 12, 40])
+def test_writing_can_be_ended_at_any_moment(
+    source: Path, workplace: Path, form: ArchiveFormat, after: int
+) -> None:
+    for number in range(20):
+        (source / f"out/{number}").touch()
+    (source / "zzz").write_bytes(bytes(40 << 20))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    calls = iter(range(after))
+
+    def proceed() -> None:
+        if next(calls, None) is None:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        write_archive(
+            source,
+            workplace / f"a.{form}",
+            format=form,
+            rewrite=lambda _, data: data,
+            rewritten=(),
+            limit=LIMIT,
+            proceed=proceed,
+        )
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_an_archive_replaces_nothing(source: Path, workplace: Path) -> None:
     target = workplace / "a.zip"
     target.write_text("mine")

@@ -7,12 +7,13 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 import yaml
 import zstandard
 from tests.engine.conftest import MakeEngine
@@ -21,8 +22,10 @@ from tests.engine.jobs.test_chains import around
 from tests.engine.jobs.test_inputs import upload
 from trio.testing import MockClock
 
-from vaka import Mode, Status
+from vaka import JobSpec, Mode, Status
+from vaka.actors import snapshot
 from vaka.actors.snapshot import hide_secrets
+from vaka.datafolder import archives
 from vaka.masking import Masker
 from vaka.models.container import ContainerSpec
 from vaka.models.storage import FileDetail, FileQuery
@@ -451,3 +454,25 @@ async def test_an_archive_that_was_begun_before_a_crash_is_written_again(
     ran = await debug(ready, config_data=around(after=("p.b",)))
     assert ran.outcome.status is Status.SUCCESS
     assert named(await snapshots(ready)) == ["stage_0.zip", "stage_1.zip", "stage_output.zip"]
+
+
+async def test_a_job_that_is_stopped_does_not_wait_for_its_snapshot(
+    ready: Project, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = trio.Event()
+    written = archives.write_archive
+
+    def endless(*places: Any, proceed: Callable[[], None], **options: Any) -> Any:
+        trio.from_thread.run_sync(writing.set)
+        while True:
+            proceed()
+            written(*places, proceed=proceed, **options)
+            places[1].unlink()
+
+    monkeypatch.setattr(snapshot, "write_archive", endless)
+    job = await ready.engine.submit(JobSpec(component="x", config_data={}, mode=Mode.DEBUG))
+    await writing.wait()
+    await job.cancel()
+    assert (await ready.ended(job)).outcome.status is Status.TERMINATED
+    assert ready.seen == []
+    assert await snapshots(ready) == []
