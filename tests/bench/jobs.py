@@ -43,7 +43,7 @@ ROWS = 100
 PAIRS = 24
 """Jobs and raw containers of `job overhead`, one after the other."""
 AT_A_TIME = 8
-JOBS = 24
+JOBS = 48
 """Of one round of `8 at a time`."""
 ROUNDS = 3
 START_ALLOWANCE = 0.040

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import trio
 
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
+SEEN = 1.0
+"""Seconds for which an image on the host is not looked at again. A container is made of the image that
+was seen, by its id, so what is told of it is true whoever moves its tag meanwhile."""
+MOST_SEEN = 1_000
 TOKEN_LIFE = 6 * 3600.0
 """Seconds for which a token of Amazon's is used again; it is good for twelve hours."""
 
@@ -40,6 +45,11 @@ async def prepare_image(
         ImageUnavailable: it does not exist, may not be pulled, or could not be pulled in all tries.
         RuntimeUnavailable: the container runtime does not answer.
     """
+    key, now = (reference, definition.digest), trio.current_time()
+    seen, image = services.seen_images.get(key, (-math.inf, None))
+    if image is not None and now - seen < SEEN:
+        await services.images.note(image, services.now())
+        return image
     preparation = _Preparation(services, definition, reference, tell)
     try:
         image = await preparation.run()
@@ -49,6 +59,10 @@ async def prepare_image(
             _raise_for_ecr(services, definition, reference, error)
         raise
     await services.images.note(image, services.now())
+    if not image.digests or definition.digest:  # no registry has the last word on it
+        if len(services.seen_images) >= MOST_SEEN:
+            services.seen_images.clear()
+        services.seen_images[key] = (now, replace(image, pulled=False))
     return image
 
 

@@ -15,7 +15,7 @@ from vaka.actors.ledger import ImageLedger
 from vaka.config import EngineConfig
 from vaka.encryption import Encryption
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
-from vaka.models.container import RegistryAuth
+from vaka.models.container import ImageInfo, RegistryAuth
 from vaka.store import JobStore, Owner
 
 
@@ -45,4 +45,6 @@ class Services:
     encryption: Encryption
     registry_tokens: dict[str, tuple[float, RegistryAuth]] = field(default_factory=dict)
     """By registry: when a token was given, on Trio's clock, and what to log in with."""
+    seen_images: dict[tuple[str, str], tuple[float, ImageInfo]] = field(default_factory=dict)
+    """By reference and wanted digest: when an image was seen on the host, on Trio's clock."""
     now: Callable[[], datetime] = utcnow
