@@ -270,6 +270,7 @@ async def set_up(project: Project, component: str, program: str, folder: Path) -
         )
 
 
+@pytest.mark.scenario("runner", 245)
 @pytest.mark.parametrize(
     "program", [WITH_LIBRARY, WITHOUT_LIBRARY], ids=["published library", "standard library"]
 )
@@ -299,3 +300,7 @@ async def test_a_pipeline_agrees_with_an_independent_computation(
     assert [sorted(file.tags) for file in found] == [
         sorted(["rates", *(f"{region}-done" for region in REGIONS)])
     ]
+    (other,) = await project.engine.storage.files.list_files(
+        StorageScope(project.id), FileQuery(tags=("other",))
+    )
+    assert other.tags == ("other",)

@@ -130,6 +130,34 @@ async def test_an_image_that_is_not_here_is_told_of_and_pulled(
     assert notices == [f"Using image {IMAGE} with repo-digest {KNOWN}"]
 
 
+async def test_an_image_that_only_this_host_has_is_looked_at_once_a_second(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    def looked() -> int:
+        return host.calls.count(("prepare_image", IMAGE))
+
+    host.images[IMAGE] = FakeImage()
+    async with make_engine() as engine:
+        await run(engine)
+        await trio.sleep(10)
+        before = looked()
+        for _ in range(3):
+            await run(engine)
+        assert looked() == before + 1
+        await trio.sleep(1)
+        await run(engine)
+        assert looked() == before + 2
+
+        host.images[IMAGE] = FakeImage(
+            digests=(KNOWN,)
+        )  # of a registry, which may have a newer one
+        await trio.sleep(1)
+        before = looked()
+        for _ in range(3):
+            await run(engine)
+        assert looked() == before + 3
+
+
 @pytest.mark.scenario("runner", 130)
 async def test_an_image_that_does_not_exist_is_an_application_error(
     clock: MockClock, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
