@@ -120,6 +120,9 @@ class EngineConfig(Model):
     job_log_bytes: Annotated[int, Field(ge=1 << 10)] = 1 << 30
     """Output of one job that is kept; what is beyond is read, so that no container waits, and left
     out."""
+    secret_min_length: Annotated[int, Field(ge=1)] = 4
+    """Characters below which a secret is not looked for in what is told of a job, because it would be
+    found in every text; below 4 common words and small numbers are looked for as well."""
     strict_variables: bool = False
     """Whether a placeholder that no variable has a value for fails the job; else it becomes empty
     (runner.md sections 9.3 and 14)."""

@@ -203,7 +203,7 @@ async def test_by_default_debug_is_left_out_and_critical_is_hidden(bench: Bench)
 
 @pytest.mark.scenario("runner", 146)
 async def test_a_verbose_event_has_the_whole_message_masked(bench: Bench) -> None:
-    structure = {"file": ["a.py", {"#password": "s3cret"}], "pin": 1234}
+    structure = {"file": ["a.py", {"#password": "s3cret"}], "pin": 123456}
 
     def does(component: Component) -> None:
         fields = {"_file": "main.py", "_line": 7, "_structure": json.dumps(structure)}
@@ -212,7 +212,7 @@ async def test_a_verbose_event_has_the_whole_message_masked(bench: Bench) -> Non
     _, events = await bench.run(
         does,
         verbosity=VERBOSE,
-        configuration={"parameters": {"#password": "s3cret", "#pin": "1234"}},
+        configuration={"parameters": {"#password": "s3cret", "#pin": "123456"}},
     )
     (event,) = [event for event in events if event.kind == "log"]
     results = event.data["results"]

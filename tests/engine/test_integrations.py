@@ -398,7 +398,9 @@ async def test_a_broker_that_is_not_there_is_an_application_error(
         await register(engine)
         job = await run_with(engine, {"id": "main", "version": 3})
     assert job.record.error == "application"
-    assert "The OAuth broker at http://127.0.0.1:9/ does not answer" in caplog.text
+    (failed,) = [record for record in caplog.records if record.msg == "job.failed"]
+    told = vars(failed)["exception"]
+    assert "ApplicationError: The OAuth broker at http://127.0.0.1:9/ does not answer" in told
 
 
 @pytest.mark.scenario("runner", 232)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -301,3 +302,84 @@ async def test_the_room_for_output_is_the_jobs_across_a_restart_of_the_engine(
         events = [event async for event in again.events()]
     assert [message[:1] for *_, message in logged(events)] == ["a"]
     assert len([each for each in events if "1 lines of 101 bytes" in each.message]) == 1
+
+
+async def test_secrets_that_cannot_be_hidden_are_named_once(
+    host: FakeHost, play: Play, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    parameters = {
+        "#flag": "1",
+        "#empty": "",
+        "db": {"#user": "admin", "#port": 8080, "#password": "hunter2", "#tls": True},
+    }
+    play(out(b"admin logs in to port 8080, row 1, true: hunter2\n"))
+    async with make_engine() as engine:
+        _, events = await run(engine, {"parameters": parameters})
+        _, all_hidden = await run(engine, {"parameters": {"#password": "hunter2"}})
+    assert logged(events) == [
+        ("stdout", "info", "admin logs in to port 8080, row 1, true: [hidden]")
+    ]
+    (warning,) = [each.message for each in events if each.level == "warn"]
+    named = "parameters.#flag, parameters.db.#user, parameters.db.#port. Longer ones are hidden."
+    assert warning.endswith(f"would be found in any text: {named}")
+    assert [each for each in all_hidden if each.level == "warn"] == []
+
+
+async def test_of_very_many_secrets_that_cannot_be_hidden_some_are_named(
+    play: Play, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    play()
+    async with make_engine() as engine:
+        _, events = await run(engine, {"parameters": {f"#x{n}": "1" for n in range(30)}})
+    (warning,) = [each.message for each in events if each.level == "warn"]
+    assert "parameters.#x19 and 10 more. Longer" in warning
+    assert "#x20" not in warning
+
+
+async def test_how_short_a_hidden_secret_may_be_is_a_setting(
+    play: Play, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    play(out(b"pin 1 2\n"))
+    async with make_engine(secret_min_length=1) as engine:
+        _, events = await run(engine, {"parameters": {"#pin": "1"}})
+    assert logged(events) == [("stdout", "info", "pin [hidden] 2")]
+    assert [each for each in events if each.level == "warn"] == []
+
+
+@pytest.mark.scenario("encryption", 78)
+@pytest.mark.parametrize(
+    "secret", ["secret", "sec\\ret/\"sec'ret", "žluť", "a<b>&c", "line\nbreak"]
+)
+async def test_the_published_forms_are_hidden_in_output_and_events(
+    play: Play, clock: MockClock, make_engine: MakeEngine, secret: str
+) -> None:
+    encoded = base64.b64encode(secret.encode()).decode()
+    written = json.dumps(secret).replace("/", "\\/")
+    play(out(f"({secret}) ({encoded}) ({written})\n".encode()), err(secret.encode()), exit_code=1)
+    async with make_engine() as engine:
+        outcome, events = await run(engine, {"parameters": {"#x": secret}})
+    told = "\n".join(message for stream, _, message in logged(events) if stream == "stdout")
+    first = "([hidden]\n[hidden])" if "\n" in secret else "([hidden])"
+    assert told == f'{first} ([hidden]) ("[hidden]")'
+    assert outcome.message == "[hidden]"
+    assert events[-1].message == "[hidden]"
+    assert not any(part in str(each) for each in events for part in (secret, encoded, written))
+
+
+async def test_an_unforeseen_error_is_logged_without_secrets(
+    host: FakeHost,
+    play: Play,
+    clock: MockClock,
+    make_engine: MakeEngine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    play()
+    host.fail("prepare_image", RuntimeError("no such thing: hunter2-hunter2"))
+    async with make_engine() as engine:
+        outcome, _ = await run(engine, {"parameters": {"#password": "hunter2-hunter2"}})
+    assert outcome.error == "application"
+    (failed,) = [vars(record) for record in caplog.records if record.msg == "job.failed"]
+    assert failed["error"] == "RuntimeError: no such thing: [hidden]"
+    assert failed["exception"].startswith("Traceback (most recent call last):\n")
+    assert failed["exception"].endswith("RuntimeError: no such thing: [hidden]\n")
+    assert failed["exc_info"] is None

@@ -51,7 +51,7 @@ from vaka.mapping.staging import check_input_staging
 from vaka.masking import Masker
 from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
-from vaka.models.configuration import JobConfiguration, dumps_config, secrets
+from vaka.models.configuration import JobConfiguration, dumps_config, secrets, secrets_with_paths
 from vaka.models.container import ImageInfo, OutputChunk, StreamName
 from vaka.models.event import Level
 from vaka.models.job import Phase, StageRecord, StageStatus, Status
@@ -74,6 +74,8 @@ FEATURE_DEV_MAPPING = "dev-mapping-allowed"
 LONGEST_TIMEOUT = 86_400
 """Seconds that a configuration may let its main container run."""
 RESULT_FILE = "result.json"
+MOST_TOLD = 20
+"""Paths of secrets that one warning names."""
 TOLD_STATE = 10_000
 """Characters that a state may have to be told in the operator's log."""
 
@@ -155,6 +157,7 @@ class DefinitionActor:
         """Whether its turn has come, in this engine or an earlier one."""
         if self.is_done:
             self._end()
+        self._exposed: dict[str, None] = {}
         self._unit: DefinitionContext | None = None
         self._state = JobState()
         self._stages: list[Stage] = []
@@ -290,6 +293,7 @@ class DefinitionActor:
                 f"state: {told(self._plan.state, self._events.masker)}",
                 "notice",
             )
+            await self._tell_exposed()
             await self._stage_in(unit, self._state)
         async with trio.open_nursery() as removals:
             if not self._is_staging_out:
@@ -348,7 +352,23 @@ class DefinitionActor:
     def _hide(self, *documents: Any) -> None:
         """Everything secret that a container is given, or that it told an earlier engine."""
         for document in documents:
-            self._events.masker.add(secrets(document))
+            for path, value in secrets_with_paths(document):
+                if self._events.masker.hides(value):
+                    self._events.masker.add([value])
+                else:
+                    self._exposed[path] = None
+
+    async def _tell_exposed(self) -> None:
+        """Warn of the secrets that are not hidden."""
+        if self._exposed:
+            paths = list(self._exposed)
+            more = f" and {len(paths) - MOST_TOLD} more" if len(paths) > MOST_TOLD else ""
+            await self._tell(
+                "These secrets are not hidden in what is told of the job, because they are too "
+                "short or too common and would be found in any text: "
+                f"{', '.join(paths[:MOST_TOLD])}{more}. Longer ones are hidden.",
+                "warn",
+            )
 
     async def _credentials(
         self, configuration: JobConfiguration, records: Mapping[int, StageRecord]
@@ -685,13 +705,15 @@ class DefinitionActor:
         if stage.kind == "main":
             usage = await trio.to_thread.run_sync(self._read_usage, stage)
             if usage:
+                usage = self._events.masker.document(usage)
                 await self._services.store.save_usage(self._fence, usage, self._index)
             if succeeded:
                 component_state, variables = await trio.to_thread.run_sync(self._read_left, stage)
-                self._events.masker.add(secrets(component_state))
+                self._hide(component_state)
                 if isinstance(variables, InvalidInput):
                     await self._tell(variables.message, "warn")
                     variables = []
+                variables = self._events.masker.document(variables)
                 self._keep(component_state=component_state, variables=variables)
         exit_ = ending.exit
         changes: dict[str, Any] = {
@@ -796,7 +818,8 @@ class DefinitionActor:
         elif "none" in {self._main.staging_input, self._main.staging_output}:
             self._keep(output={"tables": [], "failures": []})
         else:
-            self._keep(output=await self._store_outputs(unit))
+            stored = await self._store_outputs(unit)
+            self._keep(output=self._events.masker.document(stored))
 
     async def _store_what_is_always_written(self, unit: DefinitionContext) -> None:
         """Load the tables that want it even though the definition has failed; never raises of that.

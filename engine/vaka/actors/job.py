@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -109,7 +110,7 @@ class JobActor:
         interrupted: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
-                masker = Masker()
+                masker = Masker(shortest=self._services.config.secret_min_length)
                 told = sum(
                     stage.stdout_bytes + stage.stderr_bytes
                     for stage in self.record.stages
@@ -202,7 +203,9 @@ class JobActor:
             log.info("job.failed", extra=extra)
         else:
             culprit = next(fault for fault in faults if not isinstance(fault, UserError))
-            log.error("job.failed", extra=extra, exc_info=culprit)
+            # not `exc_info`: what the error says may hold what must not be in any log
+            trace = "".join(traceback.format_exception(culprit))
+            log.error("job.failed", extra={**extra, "exception": events.masker.text(trace)})
         return failure
 
     async def _put_back(self, events: EventLog, closed: UnderMaintenance) -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 from vaka import gelf
 from vaka.actors.events import EventLog, Printed
 from vaka.actors.output import TRIMMED, OutputReader
-from vaka.masking import Masker
 from vaka.models.component import Logging
 from vaka.models.container import StreamName
 from vaka.models.event import Level
@@ -144,7 +143,8 @@ class StageLog:
         return False
 
     async def _accept(self, message: Mapping[str, Any]) -> None:
-        document = _masked(self._events.masker, message)
+        # a number that is a secret is hidden too
+        document = self._events.masker.document(message, numbers=True)
         text = document.get("short_message")
         text = text if isinstance(text, str) else "" if text is None else json.dumps(text)
         level = _whole(message.get("level"))
@@ -200,23 +200,6 @@ class StageLog:
             data,
             time,
         )
-
-
-def _masked(masker: Masker, value: Any) -> Any:
-    """A message with every leaf masked; a number that is a secret is hidden too."""
-    match value:
-        case str():
-            return masker.text(value)
-        case Mapping():
-            return {masker.text(name): _masked(masker, each) for name, each in value.items()}
-        case list():
-            return [_masked(masker, each) for each in value]
-        case bool() | None:
-            return value
-        case _:
-            text = json.dumps(value)
-            masked = masker.text(text)
-            return value if masked == text else masked
 
 
 def _whole(level: Any) -> int | None:

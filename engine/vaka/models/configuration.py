@@ -518,12 +518,14 @@ def secrets(document: Json) -> list[str]:
     In the order of the document and without repeats. Empty values are left out, and so are booleans:
     to hide one would be to hide every `true`.
     """
-    found = (
-        text(value)
-        for path, value in _scalars(document)
-        if path and path[-1].startswith("#") and not isinstance(value, bool)
-    )
-    return list(dict.fromkeys(value for value in found if value))
+    return list(dict.fromkeys(value for _, value in secrets_with_paths(document)))
+
+
+def secrets_with_paths(document: Json) -> Iterator[tuple[str, str]]:
+    """Where each value stands that has to be hidden, keys joined by dots, and the value."""
+    for path, value in _scalars(document):
+        if path and path[-1].startswith("#") and not isinstance(value, bool) and text(value):
+            yield ".".join(path), text(value)
 
 
 def refuse_component_secrets(configuration: Json, image_parameters: Json) -> None:

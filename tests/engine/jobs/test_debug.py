@@ -344,7 +344,7 @@ def test_a_document_stays_one_whatever_the_secret_is(path: str, secret: str) -> 
     }
     is_yaml = path.endswith(".yml")
     data = yaml.safe_dump(document) if is_yaml else json.dumps(document)
-    hidden = hide_secrets(path, data.encode(), Masker([secret]))
+    hidden = hide_secrets(path, data.encode(), Masker([secret], shortest=1))
     if secret in {"[", ":"}:  # these are what the format itself is made of: no secret goes first
         assert secret not in hidden.decode().replace("[hidden]", "")
         return

@@ -318,3 +318,17 @@ def test_a_state_is_told_whole_or_not_at_all() -> None:
     assert told({"#a": "s3cret-value", "b": "é"}, masker) == '{"#a": "[hidden]", "b": "é"}'
     assert told({"a": "x" * 100_000}, masker) == "(more than 10000 characters)"
     assert told(["y"] * 100_000, masker) == "(more than 10000 characters)"
+
+
+@pytest.mark.scenario("encryption", 83)
+async def test_the_input_state_is_logged_without_its_secrets(
+    project: Project, clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await project.component("x")
+    await project.configuration("x")
+    await project.set_state("x", {"component": {"#token": "s3cret-value", "page": 2}})
+    await project.run("x", config="c")
+    told = [vars(record)["reason"] for record in caplog.records if record.msg == "job.noted"]
+    (used,) = [line for line in told if line.startswith("Using configuration id: c version:")]
+    assert used.endswith('state: {"component": {"#token": "[hidden]", "page": 2}}')
