@@ -91,8 +91,9 @@ class EngineConfig(Model):
     """Bound on removing one container."""
     action_timeout: Seconds = 45.0
     """Container run time of one synchronous action (runner.md section 8)."""
-    action_concurrency: Annotated[int, Field(ge=1)] = 16
-    """Synchronous actions at a time; more are refused."""
+    action_concurrency: Annotated[int, Field(ge=1)] = 50
+    """Synchronous actions at a time; more are refused. Most of them wait for somebody else's server, so
+    the bound is what their containers may take of the host, not how fast it is."""
     pull_attempts: Annotated[int, Field(ge=1)] = 5
     """Tries to pull an image (runner.md section 10.5)."""
     pull_timeout: Seconds = 3600.0

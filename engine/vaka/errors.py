@@ -6,6 +6,7 @@ EngineError
 │   ├── NotFound                 .kind  .id
 │   ├── Conflict                 something of that name, or another version of it, is there already
 │   ├── AccessDenied             the token is known and lacks the right
+│   ├── NotAllowed               nobody may ask for it, whatever their token
 │   ├── AuthenticationFailed     the token is missing, unknown, expired or disabled
 │   ├── InvalidInput             .path: a configuration, definition, manifest or request is not valid
 │   ├── Overloaded               .retry_after: as many of these run as may at a time
@@ -60,6 +61,10 @@ class Conflict(UserError):
 
 class AccessDenied(UserError):
     """The token is valid and does not have the right that the call needs."""
+
+
+class NotAllowed(UserError):
+    """What was asked for exists, and nobody may do it this way."""
 
 
 class AuthenticationFailed(UserError):

@@ -172,6 +172,13 @@ class App(QuartTrio):
     async def handle_user_exception(
         self, error: BaseException
     ) -> HTTPException | ResponseReturnValue:
+        if isinstance(error, BaseExceptionGroup):
+            cancelled, failed = error.split(trio.Cancelled)
+            if cancelled is not None and failed is None:
+                # the caller went away: no failure, and nobody is there to be told
+                while isinstance(error, BaseExceptionGroup):
+                    error = error.exceptions[0]
+                raise error
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             return await self.handle_user_exception(error.exceptions[0])
         document, status, headers = problems.body(error, self._request(None))

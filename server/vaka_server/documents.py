@@ -186,6 +186,13 @@ def stage(record: StageRecord) -> Document:
     }
 
 
+def action(value: Any) -> Any:
+    """What an action answered, less what clients of the runner never get to see."""
+    if not isinstance(value, dict):
+        return value
+    return {name: member for name, member in value.items() if name != "component"}
+
+
 # -- catalog ---------------------------------------------------------------------------------------
 
 

@@ -3,13 +3,14 @@
 Two dialects exist because two families of clients do: the runner's (`/docker`, `/queue` and everything
 else; runner.md section 1.4) and Storage's (`/v2/storage` and our own `/vaka`; storage-api.md section
 1.5). In both, an answer of 500 and above tells nothing of what happened but an id, under which the log
-has everything.
+has everything; an engine that is busy says so.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import re
 import secrets
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from vaka.errors import (
     AuthenticationFailed,
     Conflict,
     EngineError,
+    NotAllowed,
     NotFound,
     Overloaded,
     RuntimeUnavailable,
@@ -99,12 +101,14 @@ def describe(error: BaseException) -> Problem:
             return Problem(401, INVALID_TOKEN, "storage.tokenInvalid")
         case AccessDenied():
             return Problem(403, ACCESS_DENIED, "accessDenied")
+        case NotAllowed(message=message):
+            return Problem(405, message, "notAllowed")
         case NotFound(kind=kind, message=message):
             return Problem(404, message, _NOT_FOUND.get(kind, "notFound"))
         case Conflict(message=message):
             return Problem(409, message, "conflict")
         case Overloaded(message=message):
-            return Problem(429, message, "overloaded")
+            return Problem(503, message, "overloaded")
         case UserError(message=message):
             return Problem(400, message, "storage.validation")
         case NoSuchRoute() | MethodNotAllowed():
@@ -130,7 +134,7 @@ def body(error: BaseException, request: Request) -> tuple[dict[str, Any], int, d
     _record(error, problem, exception_id)
     headers = dict(error.headers) if isinstance(error, Refused) else {}
     if isinstance(error, Overloaded):
-        headers["Retry-After"] = f"{error.retry_after:.0f}"
+        headers["Retry-After"] = f"{math.ceil(error.retry_after)}"
     if request.path.startswith(STORAGE_PATHS):
         return _storage(problem, exception_id), problem.status, headers
     return _runner(error, problem, exception_id, request), problem.status, headers
@@ -161,7 +165,8 @@ def _runner(
         message = "Invalid StorageApi Token"
     elif problem.status >= 500:
         title = "Application error"
-        message = problem.message if problem.status == 501 else CANNED
+        is_told = problem.status == 501 or isinstance(error, Overloaded)
+        message = problem.message if is_told else CANNED
     return {
         "status": "error",
         "error": title,
@@ -196,7 +201,9 @@ def _record(error: BaseException, problem: Problem, exception_id: str) -> None:
         "error": type(error).__name__,
         "detail": error.message if isinstance(error, EngineError) else str(error),
     }
-    if problem.status >= 500 and not isinstance(error, Refused | Maintenance | UnderMaintenance):
+    if problem.status >= 500 and not isinstance(
+        error, Refused | Maintenance | UnderMaintenance | Overloaded
+    ):
         log.error("request.failed", extra=fields, exc_info=error)
     else:
         log.info("request.refused", extra=fields)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vaka.errors import InvalidInput
 from vaka.models.catalog import Role
-from vaka.models.job import ArchiveFormat, JobSpec, Mode
+from vaka.models.job import ActionSpec, ArchiveFormat, JobSpec, Mode
 from vaka_server.problems import Refused
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,27 @@ def job_spec(
         )
     except ValidationError as error:
         raise InvalidInput(f"The job cannot be created: {error.errors()[0]['msg']}.") from error
+
+
+def action_spec(given: Mapping[str, Any], component: str, action: str) -> ActionSpec:
+    """What a request for a synchronous action asks for, less who asks.
+
+    A stored configuration is no part of it: `config` is ignored.
+
+    Raises:
+        InvalidInput: with the words of runner.md section 1.10.
+    """
+    data = given.get("configData")
+    if data is None:
+        raise InvalidInput("Attribute 'configData' missing in request body")
+    tag = given.get("tag")
+    return ActionSpec(
+        component=component,
+        action=action,
+        config_data=_object(data, "configData"),
+        tag=None if _falsy(tag) else _scalar(tag, "tag"),
+        branch=_branch(given.get("branchId")),
+    )
 
 
 def _row_ids(value: Any) -> tuple[str, ...]:

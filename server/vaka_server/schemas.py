@@ -91,6 +91,19 @@ class RunRequest(Schema):
     """Accepted, and always the path's."""
 
 
+class ActionRequest(Schema):
+    """What an action works with."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    config_data: Object | list[Any]
+    """A whole configuration; a stored one cannot be named."""
+    tag: Scalar | None = None
+    """Tag of the image to run in place of the component's own."""
+    branch_id: Scalar | None = None
+    """Id of the branch that the action is told of; absent or null: the default one."""
+
+
 class JobCreated(Schema):
     id: Annotated[str, Field(pattern="^[0-9]+$")]
     url: str

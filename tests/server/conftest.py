@@ -18,7 +18,7 @@ from vaka_server.app import App, create_app
 from vaka_server.settings import Settings
 
 IMAGE = "worker:1"
-COMPONENT = {
+COMPONENT: dict[str, Any] = {
     "id": "C",
     "type": "application",
     "name": "Worker",

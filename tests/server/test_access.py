@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.server.conftest import Site
+from tests.server.conftest import COMPONENT, IMAGE, Site
 
 from vaka.models.storage import StorageScope
+from vaka.testing import FakeImage, Printed, Script
 from vaka_server.access import Access, requires
 from vaka_server.route import Response, Route
 
@@ -23,6 +24,9 @@ class World:
 
     async def build(self, folder: Any) -> None:
         site = self.site
+        site.host.images[IMAGE] = FakeImage(Script((Printed(b"{}"),)))
+        acting = {**COMPONENT["data"], "synchronous_actions": ["look"]}
+        await site.engine.catalog.put_component({**COMPONENT, "data": acting})
         base = "/v2/storage/components/C/configs"
         for method, path, body, data in (
             ("POST", base, {"name": "X", "configurationId": "X"}, None),
@@ -51,6 +55,7 @@ class World:
             "job_id": str(job),
             "token_id": made.value["id"],
             "tag": "1",
+            "action": "look",
             "name": "v",
             "credentials": "o",
             "branch": branch["id"],
@@ -96,10 +101,11 @@ async def world(site: Site, tmp_path: Any) -> World:
     return made
 
 
-OWN_NAMES = ("/docker", "/vaka/tables", "/vaka/vault", "/vaka/oauth")
+OWN_NAMES = ("/docker", "/<component>/action", "/vaka/tables", "/vaka/vault", "/vaka/oauth")
 """Paths with names that each project has for itself."""
 BODIES: dict[str, Any] = {
     "RunRequest": {"configData": {}},
+    "ActionRequest": {"configData": {}},
     "ErrorNote": {"errorNote": "changed"},
     "NewToken": {"description": "stolen"},
     "NewComponent": {"type": "other", "name": "changed", "data": {}},

@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 
 from vaka import Engine
 from vaka.models.container import ContainerSpec
-from vaka.testing import FakeHost, FakeImage, Printed, Script
+from vaka.testing import FakeHost, FakeImage, Printed, Script, host_path
 from vaka_server import home
 from vaka_server.app import create_app
 from vaka_server.bootstrap import first_token
@@ -532,6 +532,35 @@ def test_a_failed_job_ends_the_command_with_its_code(
     assert job["status"] == "error"
     assert words in shell.run("show", str(job["id"])).stdout
     shell.run("wait", str(job["id"]), code=code)
+
+
+def test_an_action_answers_with_what_its_container_prints(shell: Shell, tmp_path: Path) -> None:
+    data = {**COMPONENT["data"], "synchronous_actions": ["look", "run"]}
+    shell.run("component", "add", write(tmp_path / "c.json", {**COMPONENT, "data": data}))
+    seen: list[Any] = []
+
+    def look(spec: ContainerSpec) -> None:
+        seen.append(json.loads(host_path(spec, "/data/config.json").read_text()))
+
+    play(shell, Printed(b'{"found": ["\xc5\x99"], "component": "C"}'), effect=look)
+    given = write(tmp_path / "given.json", {"parameters": {"#key": "plain"}})
+    for options in ((), ("--json",)):
+        answer = shell.run("action", "C", "look", "--config-data", f"@{given}", *options)
+        assert json.loads(answer.stdout) == {"found": ["ř"]}
+    assert seen[0]["parameters"] == {"#key": "plain"}
+    assert seen[0]["action"] == "look"
+    play(shell, Printed(b"no such table\n", stream="stderr"), exit_code=1)
+    assert shell.run("action", "C", "look", code=1).stderr == "Error: no such table\n"
+    play(shell, Printed(b"broken\n", stream="stderr"), exit_code=2)
+    assert "Error: " in shell.run("action", "C", "look", code=3).stderr
+    for words, message in (
+        (("C", "other"), "Action 'other' not found"),
+        (("C", "run"), "Action 'run' not allowed"),
+        (("D", "look"), "Component 'D' not found"),
+    ):
+        assert shell.run("action", *words, code=1).stderr == f"Error: {message}\n"
+    shell.run("action", "C", "look", "--config-data", "{", code=2)
+    assert shell.host.containers == []
 
 
 def test_a_job_of_a_component_that_is_not_there(shell: Shell) -> None:

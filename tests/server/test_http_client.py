@@ -19,9 +19,9 @@ from vaka.errors import (
     AuthenticationFailed,
     Conflict,
     InvalidInput,
+    NotAllowed,
     NotFound,
     Overloaded,
-    UserError,
 )
 from vaka.models.job import JobSpec
 from vaka_server.cli import http
@@ -147,7 +147,8 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         (Conflict("told"), Conflict),
         (NotFound("told", kind="project", id="1"), NotFound),
         (AccessDenied("told"), AccessDenied),
-        (Overloaded("told", retry_after=1), UserError),
+        (Overloaded("told", retry_after=1), Overloaded),
+        (NotAllowed("told"), NotAllowed),
         (ApplicationError("told"), ApplicationError),
     ],
 )

@@ -15,6 +15,7 @@ from vaka.errors import (
     ApplicationError,
     Conflict,
     InvalidInput,
+    NotAllowed,
     NotFound,
     Overloaded,
     StoreUnavailable,
@@ -87,7 +88,7 @@ async def test_an_internal_failure_is_told_to_the_log_only(
         (InvalidInput("told"), 400),
         (NotFound("told", kind="project", id="1"), 404),
         (Conflict("told"), 409),
-        (Overloaded("told", retry_after=7), 429),
+        (NotAllowed("told"), 405),
     ],
 )
 async def test_a_users_error_is_told_as_it_is(
@@ -99,7 +100,19 @@ async def test_a_users_error_is_told_as_it_is(
     body = await response.get_json()
     assert (response.status_code, body["code"], body["error"]) == (status, status, "User error")
     assert body["message"] == "told"
-    assert response.headers.get("Retry-After") == ("7" if status == 429 else None)
+    assert "Retry-After" not in response.headers
+    assert [each.levelname for each in caplog.records] == ["INFO"]
+
+
+async def test_who_comes_when_all_is_taken_is_told_when_to_come_again(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    engine.failure = Overloaded("told", retry_after=6.2)
+    response = await ask(engine)
+    body = await response.get_json()
+    assert (response.status_code, body["code"], body["message"]) == (503, 503, "told")
+    assert response.headers["Retry-After"] == "7"
     assert [each.levelname for each in caplog.records] == ["INFO"]
 
 

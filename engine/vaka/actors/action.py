@@ -1,45 +1,68 @@
 """The action actor: one container that runs while its caller waits (runner.md section 8).
 
 An action has no job and no journal. It has its own limit and its own deadline, and nothing of it
-remains: not when it failed, not when its caller went away.
+remains: not when it failed, not when its caller went away. What an engine that was killed has left is
+the reconciler's to remove, which finds it by its folder: that is made before the container, and removed
+after it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import secrets
+import secrets as random
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import trio
 
+from vaka._supervision import leaves
 from vaka.actors.container import Limits, run_container
 from vaka.actors.images import prepare_image
 from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.listeners import heard
-from vaka.actors.output import OutputReader, sanitise
-from vaka.actors.reconciler import LABEL_DEADLINE, LABEL_INSTANCE
+from vaka.actors.output import OutputReader, sanitise, shorten
+from vaka.actors.reconciler import LABEL_DEADLINE, LABEL_INSTANCE, actions_folder
 from vaka.actors.services import Services
 from vaka.actors.stages import LABEL_PREFIX, Stage, mounts, profile, shared_environment
 from vaka.actors.verdicts import raise_for_ending
 from vaka.datafolder import JobFolder
-from vaka.errors import AccessDenied, NotFound, Overloaded, UserError
+from vaka.errors import EngineError, NotFound, Overloaded, UserError
 from vaka.gelf import Unreadable
 from vaka.hooks import SpecContext
 from vaka.masking import Masker
+from vaka.models.catalog import Project
 from vaka.models.component import ComponentDefinition
-from vaka.models.configuration import JobConfiguration, dumps_config
-from vaka.models.container import ContainerSpec, OutputChunk, StreamName
+from vaka.models.configuration import JobConfiguration, dumps_config, secrets
+from vaka.models.container import ContainerSpec, ImageInfo, OutputChunk, StreamName
 from vaka.models.event import Level
 from vaka.models.job import ActionResult, ActionSpec
-from vaka.oauth import fetch_credentials, wanted_credentials
+from vaka.models.json_text import NotJson, parse_json_text
+from vaka.oauth import fetch_credentials, tokens_within, wanted_credentials
 
 log = logging.getLogger(__name__)
 
 ANSWER_BYTES = 16 << 20
 """Longest answer of an action."""
+RETRY_AFTER = 1.0
+"""Seconds after which a caller who was refused may try again: most actions take about as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One action under way."""
+
+    spec: ActionSpec
+    name: str
+    """Of its container and its folder."""
+    run_id: str
+    folder: JobFolder
+    project: Project
+    stage: Stage
+    limits: ResourceLimits
+    masker: Masker
+    """For the log and for errors. The answer is the caller's, with whatever is in it."""
 
 
 class Actions:
@@ -47,29 +70,34 @@ class Actions:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._running = 0
 
     async def act(self, spec: ActionSpec) -> ActionResult:
-        """Run one action and return what it answered.
+        """Run one action and return what it answered. Cancelled, it leaves nothing either.
 
         Raises:
             NotFound: no such component, or it declares no such action.
-            AccessDenied: the action is `run`.
+            NotAllowed: the action is `run`.
+            InvalidInput: the configuration is not valid.
             Overloaded: too many run already.
             UserError: the action failed, took too long or answered no JSON.
+            ComponentCrashed: it ended with another exit code than 0 and 1.
         """
         definition = await self._definition(spec)
-        configuration = JobConfiguration.parse(spec.config_data)
-        if self._running >= self._services.config.action_concurrency:
+        configuration = await self._configuration(spec)
+        acting, most = self._services.acting, self._services.config.action_concurrency
+        if len(acting) >= most:
             raise Overloaded(
-                f"{self._running} actions are running, which is as many as may; try again shortly.",
-                retry_after=1,
+                f"{len(acting)} actions are running, which is as many as may; "
+                f"try again in {RETRY_AFTER:g} s.",
+                retry_after=RETRY_AFTER,
             )
-        self._running += 1
+        name = f"vaka-{self._services.config.instance}-action-{random.token_hex(8)}"
+        acting.add(name)
         try:
-            return await self._run(spec, definition, configuration)
+            call = await self._call(spec, name, definition, configuration)
+            return await self._run(call)
         finally:
-            self._running -= 1
+            acting.discard(name)
 
     async def _definition(self, spec: ActionSpec) -> ComponentDefinition:
         try:
@@ -79,15 +107,20 @@ class Actions:
                 f"Component '{spec.component}' not found", kind="component", id=spec.component
             ) from error
         definition = ComponentDefinition.parse(component)
-        if spec.action not in definition.synchronous_actions:
-            raise NotFound(f"Action '{spec.action}' not found", kind="action", id=spec.action)
-        if spec.action == "run":
-            raise AccessDenied("Action 'run' not allowed")
+        definition.check_action(spec.action)
         return definition
 
-    async def _run(
-        self, spec: ActionSpec, definition: ComponentDefinition, configuration: JobConfiguration
-    ) -> ActionResult:
+    async def _configuration(self, spec: ActionSpec) -> JobConfiguration:
+        """What the action is given: the only place where it is read, and so where ciphers are opened."""
+        return JobConfiguration.parse(spec.config_data)
+
+    async def _call(
+        self,
+        spec: ActionSpec,
+        name: str,
+        definition: ComponentDefinition,
+        configuration: JobConfiguration,
+    ) -> _Call:
         services, config = self._services, self._services.config
         project = await services.catalog.project(spec.project)
         credentials = None
@@ -101,46 +134,89 @@ class Actions:
                 credentials_id=wanted,
                 token=spec.token,
             )
-        run_id = spec.run_id or secrets.token_hex(8)
-        name = f"vaka-{config.instance}-action-{secrets.token_hex(8)}"
-        folder = JobFolder(config.home.absolute() / "actions" / name, owner=config.owner)
-        stage = Stage(
-            index=0,
-            kind="action",
-            definition=definition,
-            reference=definition.image_reference(spec.tag, replica=config.replicated_registry),
-            document=configuration.config_file(
-                image_parameters=definition.image_parameters,
-                action=spec.action,
-                oauth_credentials=credentials,
-                format=definition.configuration_format,
-            ),
-            timeout=config.action_timeout,
-            timeout_setting="action_timeout of the engine",
+        document = configuration.config_file(
+            image_parameters=definition.image_parameters,
+            action=spec.action,
+            oauth_credentials=credentials,
+            format=definition.configuration_format,
         )
-        limits = resource_limits(config, project, definition)
-        image = await prepare_image(services, definition, stage.reference, _log_notice)
+        masker = Masker([*secrets(document), *tokens_within(credentials)])
+        if spec.token is not None:
+            masker.add([spec.token.get_secret_value()])
+        return _Call(
+            spec=spec,
+            name=name,
+            run_id=spec.run_id or random.token_hex(8),
+            folder=JobFolder(actions_folder(config.home) / name, owner=config.owner),
+            project=project,
+            stage=Stage(
+                index=0,
+                kind="action",
+                definition=definition,
+                reference=definition.image_reference(spec.tag, replica=config.replicated_registry),
+                document=document,
+                timeout=config.action_timeout,
+                timeout_setting="action_timeout of the engine",
+            ),
+            limits=resource_limits(config, project, definition),
+            masker=masker,
+        )
+
+    async def _run(self, call: _Call) -> ActionResult:
+        services, stage = self._services, call.stage
+        image = await prepare_image(services, stage.definition, stage.reference, _log_notice)
+        container = self._container(call, image)
+        began = trio.current_time()
+        log.info(
+            "action.started",
+            extra={
+                "component": stage.definition.id,
+                "action": call.spec.action,
+                "run_id": call.run_id,
+                "container": call.name,
+            },
+        )
+        answer = _Answer()
+        try:
+            await trio.to_thread.run_sync(partial(_lay_out, call.folder, stage))
+            await self._answer(call, container, answer)
+        finally:
+            await self._remove(call, answer)
+        value = self._decode(call, bytes(answer.stdout))
+        return ActionResult(value, stage.reference, trio.current_time() - began)
+
+    def _container(self, call: _Call, image: ImageInfo) -> ContainerSpec:
+        """The container of an action: that of a job, with the job id 0 (runner.md section 8)."""
+        services, config = self._services, self._services.config
+        definition, project = call.stage.definition, call.project
+        variables = {
+            **shared_environment(config, project, call.stage, call.spec.token),
+            "KBC_RUNID": call.run_id,
+            "KBC_COMPONENT_RUN_MODE": "run",
+        }
+        if call.spec.branch:
+            variables["KBC_BRANCHID"] = call.spec.branch
+        if definition.forward_token_details:
+            variables["KBC_PROJECTNAME"] = project.name
+            variables["KBC_TOKENID"] = call.spec.token_id or ""
+            variables["KBC_TOKENDESC"] = call.spec.token_description or ""
         deadline = services.now().timestamp() + 2 * config.action_timeout + config.stop_grace
-        container = services.plugins.container_spec(
+        return services.plugins.container_spec(
             profile(
                 config,
-                stage,
-                limits,
-                name=name,
+                call.stage,
+                call.limits,
+                name=call.name,
                 image=image,
-                mounts=mounts(folder),
-                environment={
-                    **shared_environment(config, project, stage, spec.token),
-                    "KBC_RUNID": run_id,
-                    "KBC_COMPONENT_RUN_MODE": "run",
-                },
+                mounts=mounts(call.folder),
+                environment=variables,
                 labels={
                     LABEL_INSTANCE: config.instance,
                     LABEL_DEADLINE: str(int(deadline)),
                     LABEL_PREFIX + "jobId": "0",
-                    LABEL_PREFIX + "runId": run_id,
+                    LABEL_PREFIX + "runId": call.run_id,
                     LABEL_PREFIX + "rowId": "",
-                    LABEL_PREFIX + "containerName": f"{definition.sanitised_id}-0-{run_id}-0",
+                    LABEL_PREFIX + "containerName": f"{definition.sanitised_id}-0-{call.run_id}-0",
                     LABEL_PREFIX + "projectId": project.id,
                 },
             ),
@@ -152,53 +228,94 @@ class Actions:
                 features=definition.features,
             ),
         )
-        started = trio.current_time()
-        try:
-            await trio.to_thread.run_sync(partial(_lay_out, folder, stage))
-            answer = await self._answer(container, stage, limits)
-        finally:
-            with trio.move_on_after(config.cleanup_timeout, shield=True) as cleanup:
-                await services.runtime.remove(name)
-                await trio.to_thread.run_sync(folder.remove)
-            if cleanup.cancelled_caught:
-                log.error("container.leaked", extra={"container": name})
-        return ActionResult(_decode(answer), stage.reference, trio.current_time() - started)
 
-    async def _answer(
-        self, container: ContainerSpec, stage: Stage, limits: ResourceLimits
-    ) -> bytes:
-        """Standard output of the action's container."""
+    async def _answer(self, call: _Call, container: ContainerSpec, answer: _Answer) -> None:
+        """Run the container to its good end, its standard output in `answer`."""
+        stage = call.stage
         reader = OutputReader(self._services.config.event_line_length, {})
-        answer = _Answer()
-        async with AsyncExitStack() as stack:
-            settings = stage.definition.logging
-            if settings.type == "gelf":
-                hearing = heard(
-                    self._services, container, settings.gelf_server_type, _discard, _log_notice
+        try:
+            async with AsyncExitStack() as stack:
+                settings = stage.definition.logging
+                if settings.type == "gelf":
+                    hearing = heard(
+                        self._services, container, settings.gelf_server_type, _discard, _log_notice
+                    )
+                    container = await stack.enter_async_context(hearing)
+                answer.may_exist = True
+                ending = await run_container(
+                    self._services,
+                    container,
+                    reader,
+                    answer,
+                    Limits(stage.timeout),
+                    stop=trio.Event(),
                 )
-                container = await stack.enter_async_context(hearing)
-            ending = await run_container(
-                self._services,
-                container,
-                reader,
-                answer,
-                Limits(stage.timeout),
-                stop=trio.Event(),
-            )
+        except BaseExceptionGroup as group:
+            found = list(leaves(group))
+            if len(found) == 1:
+                raise found[0] from found[0].__cause__
+            raise
         if ending is None:
             raise UserError("The action was stopped before it was started.")
-        raise_for_ending(stage, limits, container.name, ending, reader, Masker())
-        return bytes(answer.stdout)
+        raise_for_ending(stage, call.limits, container.name, ending, reader, call.masker)
+        if said := reader.excerpts["stderr"].text(call.masker):
+            self._log_output(call, "stderr", said)
+
+    async def _remove(self, call: _Call, answer: _Answer) -> None:
+        """Leave nothing of an action; what cannot be removed now is the reconciler's."""
+        with trio.move_on_after(self._services.config.cleanup_timeout, shield=True) as cleanup:
+            try:
+                await self._services.runtime.remove(call.name)
+            except EngineError as error:
+                log.warning(
+                    "container.leaked", extra={"container": call.name, "error": error.message}
+                )
+                return
+            if answer.may_exist and not answer.is_found:
+                return  # it may be made yet: its folder says that it has to go
+            await trio.to_thread.run_sync(call.folder.remove)
+        if cleanup.cancelled_caught:
+            log.warning("container.leaked", extra={"container": call.name, "error": "time-out"})
+
+    def _decode(self, call: _Call, answer: bytes) -> Any:
+        """The answer's value (runner.md section 8)."""
+        text = sanitise(answer).strip(" \t\n\r\0\x0b")
+        if text in {"", "0"}:
+            raise UserError("No response from component.")
+        try:
+            value = parse_json_text(text)
+        except NotJson as error:
+            self._log_output(call, "stdout", shorten(call.masker.text(text)))
+            raise UserError(f"Decoding JSON response from component failed: {error}") from error
+        return {} if value is None else value
+
+    def _log_output(self, call: _Call, stream: StreamName, text: str) -> None:
+        """Tell the operator's log what is no part of the answer."""
+        log.info(
+            "action.printed",
+            extra={
+                "component": call.stage.definition.id,
+                "action": call.spec.action,
+                "run_id": call.run_id,
+                "stream": stream,
+                "text": text,
+            },
+        )
 
 
 class _Answer:
-    """Keeps an action's standard output; its standard error goes nowhere but into a failure."""
+    """Keeps an action's standard output, and whether there is a container."""
 
     def __init__(self) -> None:
         self.stdout = bytearray()
+        self.may_exist = False
+        """The container has been asked for."""
+        self.is_found = False
+        """The container is there."""
 
-    def found(self, container_id: str) -> None:
-        """Which container it is does not matter to an action."""
+    def found(self, container_id: str) -> None:  # noqa: ARG002 - which one does not matter
+        """It has been made."""
+        self.is_found = True
 
     async def starting(self) -> None:
         """Nothing is journaled for an action."""
@@ -231,14 +348,3 @@ def _lay_out(folder: JobFolder, stage: Stage) -> None:
     kind = stage.definition.configuration_format
     folder.write_config(dumps_config(stage.document, kind), f"config.{stage.extension}")
     folder.write_state(dumps_config({}, kind), f"state.{stage.extension}")
-
-
-def _decode(answer: bytes) -> Any:
-    text = sanitise(answer).strip(" \t\n\r\0\x0b")
-    if text in {"", "0"}:
-        raise UserError("No response from component.")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError("Decoding JSON response from component failed: Syntax error") from error
-    return {} if value is None else value

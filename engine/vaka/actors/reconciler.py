@@ -1,7 +1,7 @@
 """The reconciler: what the store says against what the runtime and the disk have.
 
 A container or a folder that carries this installation's name and belongs to no job that could still
-need it is removed. It never touches a running job's things: those are its actor's.
+need it is removed. It never touches a running job's or action's things: those are its actor's.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ async def reconcile(services: Services) -> None:
     containers = await services.runtime.list_containers({LABEL_INSTANCE: services.config.instance})
     folders = await trio.to_thread.run_sync(job_folders, jobs_folder(services.config.home))
     active = await services.store.active_jobs()
+    await _end_actions(services)
     for container in containers:
         if not is_needed(container, active, services.now().timestamp()):
             log.warning(
@@ -55,6 +56,32 @@ async def reconcile(services: Services) -> None:
         if job_id not in active:
             log.info("folder.orphaned", extra={"job_id": job_id})
             await trio.to_thread.run_sync(JobFolder(folder, owner=None).remove)
+
+
+async def _end_actions(services: Services) -> None:
+    """Remove what is left of actions whose caller nobody answers any more.
+
+    A home has one engine that runs anything, so an action of it is under way here or nowhere. Its folder
+    is there as long as its container may be.
+    """
+    parent = actions_folder(services.config.home)
+    # the folders are listed before the actions: one that begins in between is not in the list
+    for name in sorted(await trio.to_thread.run_sync(_entries, parent)):
+        if name in services.acting:
+            continue
+        log.warning("action.orphaned", extra={"container": name})
+        with trio.move_on_after(services.config.cleanup_timeout):
+            await services.runtime.remove(name)
+            await trio.to_thread.run_sync(JobFolder(parent / name, owner=None).remove)
+
+
+def _entries(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def actions_folder(home: Path) -> Path:
+    """Where the folders of actions are: one an action, named as its container."""
+    return home.absolute() / "actions"
 
 
 def jobs_folder(home: Path) -> Path:

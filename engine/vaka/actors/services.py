@@ -48,3 +48,5 @@ class Services:
     seen_images: dict[tuple[str, str], tuple[float, ImageInfo]] = field(default_factory=dict)
     """By reference and wanted digest: when an image was seen on the host, on Trio's clock."""
     now: Callable[[], datetime] = utcnow
+    acting: set[str] = field(default_factory=set)
+    """Names of the actions under way here, as their containers and folders have them."""

@@ -58,7 +58,7 @@ def raise_for_ending(
     tail = reader.excerpts["stderr"].tail(STDERR_LINES, masker)
     if code == 1:
         raise ContainerFailed(message, exit_code=code, stderr_tail=tail)
-    if code == KILLED:
+    if code == KILLED and stage.kind != "action":
         # neither the kernel for memory nor we for time: somebody killed it from outside
         raise ContainerFailed(
             "Component terminated. Possibly due to out of memory error",

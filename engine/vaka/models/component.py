@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final, Literal, Self
 
-from vaka.errors import ApplicationError, InvalidDefinition, InvalidInput, UserError
+from vaka.errors import (
+    ApplicationError,
+    InvalidDefinition,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    UserError,
+)
 from vaka.models.catalog import Component, Json
 from vaka.models.document import Format, dump_document
 from vaka.models.tree import (
@@ -283,6 +290,18 @@ class ComponentDefinition:
             network=network,
             command=command,
         )
+
+    def check_action(self, action: str) -> None:
+        """Do nothing for a synchronous action that the component declares.
+
+        Raises:
+            NotFound: it declares none of that name.
+            NotAllowed: the action is `run`, which only jobs run.
+        """
+        if action not in self.synchronous_actions:
+            raise NotFound(f"Action '{action}' not found", kind="action", id=action)
+        if action == "run":
+            raise NotAllowed("Action 'run' not allowed")
 
     @property
     def sanitised_id(self) -> str:

@@ -34,6 +34,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """Which synchronous action is to run."""
+
+    component: str
+    action: str
+    body: Document
+    """The request's body (runner.md section 1.10)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """How a CSV file goes into a table."""
 
@@ -114,6 +124,10 @@ class Client(ABC):
     # jobs
     @abstractmethod
     async def run(self, wanted: Run) -> Document: ...
+    @abstractmethod
+    async def act(self, wanted: Act) -> Any:
+        """What a synchronous action answers, once nothing of it is left."""
+
     @abstractmethod
     async def job(self, job_id: int) -> Document:
         """A job with its stages and cause."""

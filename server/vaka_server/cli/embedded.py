@@ -30,6 +30,7 @@ from vaka.models.storage import (
 )
 from vaka_server import documents, home
 from vaka_server.cli.client import (
+    Act,
     Client,
     Document,
     JobFilter,
@@ -43,6 +44,7 @@ from vaka_server.cli.client import (
 )
 from vaka_server.requests import (
     OPERATORS,
+    action_spec,
     changes_of,
     expected_version,
     flag,
@@ -119,6 +121,12 @@ class EmbeddedClient(Client):
             )
         )
         return await self._job(job.record)
+
+    async def act(self, wanted: Act) -> Any:
+        spec = action_spec(wanted.body, wanted.component, wanted.action)
+        update = {"project": self._project.id, "token_description": DESCRIPTION}
+        result = await self._engine.act(spec.model_copy(update=update))
+        return documents.action(result.value)
 
     async def job(self, job_id: int) -> Document:
         found = await self._engine.job(job_id, project=self._project.id)

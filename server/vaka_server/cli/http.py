@@ -21,11 +21,14 @@ from vaka.errors import (
     AuthenticationFailed,
     Conflict,
     InvalidInput,
+    NotAllowed,
     NotFound,
+    Overloaded,
     UserError,
 )
 from vaka.models.event import Event
 from vaka_server.cli.client import (
+    Act,
     Client,
     Document,
     JobFilter,
@@ -92,6 +95,10 @@ class HttpClient(Client):
             "POST", path, json=body, headers={"Idempotency-Key": wanted.key or uuid4().hex}
         )
         return await self.job(int(created["id"]))
+
+    async def act(self, wanted: Act) -> Any:
+        path = f"/docker/{_segment(wanted.component)}/action/{_segment(wanted.action)}"
+        return await self._json("POST", path, json=wanted.body, timeout=UNHURRIED)
 
     async def job(self, job_id: int) -> Document:
         return _object(
@@ -406,12 +413,16 @@ def _error(response: httpx.Response, method: str, path: str) -> Exception:
             return AccessDenied(text)
         case 404:
             return NotFound(text, kind="", id=path)
+        case 405:
+            return NotAllowed(text)
         case 409:
             return Conflict(text)
         case 400:
             if text == "Missing StorageAPI token":
                 return AuthenticationFailed("No token was given; use --token or VAKA_TOKEN.")
             return InvalidInput(text)
+        case 503 if (pause := response.headers.get("Retry-After", "")).isdigit():
+            return Overloaded(text, retry_after=float(pause))
         case status if status < 500:
             return UserError(text)
         case status:

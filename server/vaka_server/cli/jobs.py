@@ -1,4 +1,4 @@
-"""Commands on jobs: run, jobs, show, logs, wait, cancel."""
+"""Commands on jobs and actions: run, action, jobs, show, logs, wait, cancel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 import typer
 
 from vaka_server.cli import text
-from vaka_server.cli.client import Client, Document, JobFilter, Run
+from vaka_server.cli.client import Act, Client, Document, JobFilter, Run
 from vaka_server.cli.session import Exit, Session, Usage, command, remark, say
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ TIME = "%H:%M:%S"
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     command(app, "run")(run)
+    command(app, "action")(action)
     command(app, "jobs")(jobs)
     command(app, "show")(show)
     command(app, "logs")(logs)
@@ -88,6 +89,37 @@ async def run(
         if not session.json:
             remark(f"Job {job['id']} is stored.")
         return await follow(session, client, int(job["id"]))
+
+
+async def action(
+    session: Session,
+    component: Annotated[str, typer.Argument(help="Id of the component.")],
+    name: Annotated[str, typer.Argument(metavar="ACTION", help="Name of the action.")],
+    config_data: Annotated[
+        str, typer.Option(help="The whole configuration: JSON, or @FILE.")
+    ] = "{}",
+    branch: Annotated[str | None, typer.Option(help="Id of the branch to tell it of.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag of the image to run.")] = None,
+) -> Exit:
+    """Run a component's synchronous action and print the JSON that it answers.
+
+    Interrupted (Ctrl-C), it is cancelled and leaves nothing.
+    """
+    body: Document = {"configData": read_json(config_data, "--config-data")}
+    if branch is not None:
+        body["branchId"] = branch
+    if tag is not None:
+        body["tag"] = tag
+    async with session.client(works=True) as client:
+
+        async def answer() -> None:
+            session.show(value := await client.act(wanted), lambda: text.to_json(value))
+
+        wanted = Act(component, name, body)
+        if not await _until_interrupted(answer):
+            remark("The action is cancelled.")
+            return Exit.INTERRUPTED
+    return Exit.OK
 
 
 async def jobs(

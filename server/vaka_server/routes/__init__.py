@@ -2,6 +2,7 @@
 
 from vaka_server.route import Route
 from vaka_server.routes import (
+    actions,
     branches,
     components,
     docker,
@@ -23,6 +24,7 @@ def all_routes() -> tuple[Route, ...]:
     return (
         *service.ROUTES,
         *docker.ROUTES,
+        *actions.ROUTES,
         *queue.ROUTES,
         *stats.ROUTES,
         *tokens.ROUTES,

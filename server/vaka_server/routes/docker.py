@@ -44,7 +44,7 @@ async def run_nothing(call: Call) -> Response:  # noqa: ARG001 - the route's sig
 
 async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Response:
     """Check in the order of runner.md section 1.6.2, submit, answer 202."""
-    given = _members(parse_json(await call.raw()))
+    given = members(parse_json(await call.raw()))
     check_component(call.token, component)
     try:
         await call.gate.component(component)
@@ -59,8 +59,8 @@ async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Re
                 "token_id": token.id,
                 "token_description": token.description,
                 "token": SecretStr(call.secret or ""),
-                "parent_run_id": _header(call, "X-KBC-RunId", RUN_ID_LENGTH),
-                "idempotency_key": _header(call, "Idempotency-Key", KEY_LENGTH),
+                "parent_run_id": header(call, "X-KBC-RunId", RUN_ID_LENGTH),
+                "idempotency_key": header(call, "Idempotency-Key", KEY_LENGTH),
             }
         )
     )
@@ -74,7 +74,7 @@ async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Re
     )
 
 
-def _members(value: Any) -> dict[str, Any]:
+def members(value: Any) -> dict[str, Any]:
     """A body's members; a list counts by its indexes, and a scalar has none."""
     if isinstance(value, dict):
         value.pop("component", None)
@@ -84,7 +84,8 @@ def _members(value: Any) -> dict[str, Any]:
     return {}
 
 
-def _header(call: Call, name: str, length: int) -> str | None:
+def header(call: Call, name: str, length: int) -> str | None:
+    """A header's value; `Refused` when it is longer than it may be, or no text."""
     value = call.request.headers.get(name)
     if value is not None and not (len(value) <= length and value.isprintable()):
         raise Refused(400, f"The header {name} must be printable, at most {length} characters.")
