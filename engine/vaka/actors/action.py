@@ -140,7 +140,9 @@ class Actions:
             oauth_credentials=credentials,
             format=definition.configuration_format,
         )
-        masker = Masker([*secrets(document), *tokens_within(credentials)])
+        masker = Masker(
+            [*secrets(document), *tokens_within(credentials)], shortest=config.secret_min_length
+        )
         if spec.token is not None:
             masker.add([spec.token.get_secret_value()])
         return _Call(
