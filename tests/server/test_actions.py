@@ -270,6 +270,14 @@ async def test_a_secret_is_shown_in_the_answer_and_nowhere_else(
         assert any(text in line for line in logged), text
 
 
+async def test_tokens_in_an_actions_own_credentials_are_hidden_too(site: Site) -> None:
+    await declare(site, "look")
+    credentials = {"#data": json.dumps({"access_token": "at-0123456789abcdef"})}
+    config = {"authorization": {"oauth_api": {"credentials": credentials}}}
+    answer = await act(site, failing("no at-0123456789abcdef", 1), config)
+    assert refused(answer) == "no [hidden]"
+
+
 async def test_standard_error_is_for_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await declare(site, "look")

@@ -39,7 +39,7 @@ from vaka.models.container import ContainerSpec, ImageInfo, OutputChunk, StreamN
 from vaka.models.event import Level
 from vaka.models.job import ActionResult, ActionSpec
 from vaka.models.json_text import NotJson, parse_json_text
-from vaka.oauth import fetch_credentials, tokens_within, wanted_credentials
+from vaka.oauth import fetch_credentials, own_credentials, tokens_within, wanted_credentials
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,12 @@ class Actions:
             format=definition.configuration_format,
         )
         masker = Masker(
-            [*secrets(document), *tokens_within(credentials)], shortest=config.secret_min_length
+            [
+                *secrets(document),
+                *tokens_within(credentials),
+                *tokens_within(own_credentials(configuration)),
+            ],
+            shortest=config.secret_min_length,
         )
         if spec.token is not None:
             masker.add([spec.token.get_secret_value()])
