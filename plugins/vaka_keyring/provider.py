@@ -50,7 +50,11 @@ class KeyRingProvider(Encryptor):
         self._seen: tuple[int, ...] | None = None
         # what an unknown key id is tried with, so that refusing it takes as long as any other
         self._nobody = secrets.token_bytes(32)
-        self._derived: dict[tuple[str, bytes], AESGCM] = {}
+        # of the ring that is known, which is told from a new one by being the same object
+        self._known: KeyRing | None = None
+        self._active = ""
+        self._opening: dict[str, bytes] = {}
+        self._derived: dict[tuple[str, bytes, bytes], tuple[AESGCM, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"<KeyRingProvider of {self._path or 'a given ring'}>"
@@ -68,29 +72,26 @@ class KeyRingProvider(Encryptor):
         return True
 
     async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
-        key = self._current().active
-        nonce = os.urandom(NONCE)
-        return key.id, self.wrapped(key.id, data_key, scope, header, nonce)
+        ring = self._current()
+        if ring is not self._known:
+            self._learn(ring)
+        key_id, nonce = self._active, os.urandom(NONCE)
+        kek, bound = self._kek(key_id, ring, scope, header)
+        return key_id, nonce + kek.encrypt(nonce, data_key, bound)
 
     def wrapped(
         self, key_id: str, data_key: bytes, scope: CipherScope, header: bytes, nonce: bytes
     ) -> bytes:
         """A data key wrapped with one key and one nonce, which must never be used again."""
-        material = self._current().key(key_id).material
-        if material is None:
-            raise ApplicationError(f'The key "{key_id}" of the key ring is destroyed.')
-        kek = self._kek(key_id, material, scope)
-        return nonce + kek.encrypt(nonce, data_key, _bound(key_id, scope, header))
+        kek, bound = self._kek(key_id, self._current(), scope, header)
+        return nonce + kek.encrypt(nonce, data_key, bound)
 
     async def unwrap(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
-        material = next(
-            (key.material for key in self._current().keys if key.id == key_id and key.opens), None
-        )
-        known = material is not None
-        kek = self._kek(key_id if known else "", material or self._nobody, scope)
+        kek, bound = self._kek(key_id, self._current(), scope, header)
         try:
-            return kek.decrypt(wrapped[:NONCE], wrapped[NONCE:], _bound(key_id, scope, header))
+            return kek.decrypt(wrapped[:NONCE], wrapped[NONCE:], bound)
         except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
+            known = key_id in self._opening
             raise CipherRefused(reason="scope" if known else "unknown_key") from None
 
     async def check(self) -> None:
@@ -132,19 +133,31 @@ class KeyRingProvider(Encryptor):
         if ring is not None:
             log.info("key_ring.reloaded", extra={"active": found.active.id})
         self._ring, self._seen = found, seen
-        self._derived.clear()
         return found
 
-    def _kek(self, key_id: str, material: bytes, scope: CipherScope) -> AESGCM:
-        """The key that wraps in one scope."""
-        place = (key_id, scope.encoded)
-        kek = self._derived.get(place)
-        if kek is None:
+    def _kek(
+        self, key_id: str, ring: KeyRing, scope: CipherScope, header: bytes
+    ) -> tuple[AESGCM, bytes]:
+        """The key that wraps in one scope, and what it authenticates with."""
+        if ring is not self._known:
+            self._learn(ring)
+        place = (key_id, scope.encoded, header)
+        found = self._derived.get(place)
+        if found is None:
+            material = self._opening.get(key_id, self._nobody)
             derived = HKDF(SHA256(), 32, None, _KEK + scope.encoded).derive(material)
             if len(self._derived) >= _KEPT:
                 self._derived.clear()
-            kek = self._derived[place] = AESGCM(derived)
-        return kek
+            found = self._derived[place] = AESGCM(derived), _bound(key_id, scope, header)
+        return found
+
+    def _learn(self, ring: KeyRing) -> None:
+        self._derived.clear()
+        self._known = ring
+        self._active = ring.active.id
+        self._opening = {
+            key.id: key.material for key in ring.keys if key.opens and key.material is not None
+        }
 
 
 def _bound(key_id: str, scope: CipherScope, header: bytes) -> bytes:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import trio
 
@@ -35,7 +35,6 @@ from vaka.models.ciphers import (
 )
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 TIMEOUT: Final = 120.0
 """Seconds that one answer of a key provider or a reader may take."""
@@ -113,6 +112,7 @@ class Encryption:
         self._readers = _claims(readers)
         self._parts: tuple[Encryptor | CipherReader, ...] = (*encryptors, *readers)
         self._writer = _writer(encryptors, write_provider)
+        self._writes_locally = self._writer is not None and self._writer.is_local
         self._full_cipher = full_cipher
         self._scope_for = scope_for
         self._secret_forms = secret_forms
@@ -156,11 +156,15 @@ class Encryption:
         """
         copy = Copy(document)
         target = self._target(scope, family)
+        seal = self._seal
         for slot in copy.slots:
             value = slot.value
-            if isinstance(value, str) and (split_cipher(value) or is_placeholder(value)):
-                continue
-            slot.put(await self._seal(_bytes(as_text(value), slot), target))
+            if isinstance(value, str):
+                if split_cipher(value) or is_placeholder(value):
+                    continue
+            else:
+                value = as_text(value)
+            slot.put(await seal(_bytes(value, slot), target))
         return copy.document
 
     async def encrypt_for(self, purpose: EncryptionPurpose, document: Json, scope: Scope) -> Json:
@@ -258,7 +262,7 @@ class Encryption:
         if self._writer is None:
             return None
         scope = self._target(Scope(), "Secure")
-        key_id, _ = await self._wrap(os.urandom(cipher.KEY), scope)
+        key_id, _, _ = await self._wrap(os.urandom(cipher.KEY), scope)
         return self._writer.code, key_id
 
     # -- one value -----------------------------------------------------------------------------
@@ -328,23 +332,40 @@ class Encryption:
     async def _seal(self, payload: bytes, scope: CipherScope) -> str:
         if len(payload) > MAX_PLAIN_BYTES:
             raise InvalidInput(f"A value has more than {MAX_PLAIN_BYTES} bytes.")
-        data_key = os.urandom(cipher.KEY)
-        key_id, wrapped = await self._wrap(data_key, scope)
-        assert self._writer is not None  # noqa: S101 - _wrap has raised
+        chance = os.urandom(cipher.KEY + cipher.NONCE)
+        data_key, nonce = chance[: cipher.KEY], chance[cipher.KEY :]
+        writer = self._writer
+        if writer is not None and self._writes_locally:
+            # as in _wrap, less what costs as much as the cryptography: a deadline, and a call more
+            header = cipher.header(writer.code, scope)
+            try:
+                key_id, wrapped = await writer.wrap(data_key, scope, header)
+            except Exception as error:
+                raise self._failure(error, writer, _NOT_SEALED) from error
+        else:
+            key_id, wrapped, header = await self._wrap(data_key, scope)
         try:
-            before = cipher.head(cipher.header(self._writer.code, scope), key_id, wrapped)
+            before = cipher.head(header, key_id, wrapped)
         except ValueError as error:
             raise ApplicationError(_NOT_SEALED) from error
         if len(payload) > _INLINE_BYTES:
-            return await trio.to_thread.run_sync(cipher.seal, payload, data_key, before, scope)
-        return cipher.seal(payload, data_key, before, scope)
+            return await trio.to_thread.run_sync(
+                cipher.seal, payload, data_key, before, scope, nonce
+            )
+        return cipher.seal(payload, data_key, before, scope, nonce)
 
-    async def _wrap(self, data_key: bytes, scope: CipherScope) -> tuple[str, bytes]:
+    async def _wrap(self, data_key: bytes, scope: CipherScope) -> tuple[str, bytes, bytes]:
+        """Key id, wrapped key, and the header that they belong to."""
         writer = self._writer
         if writer is None:
             raise ApplicationError("There are no wrappers registered for the encryptor.")
-        answer = writer.wrap(data_key, scope, cipher.header(writer.code, scope))
-        return await self._answered(answer, writer, _NOT_SEALED)
+        header = cipher.header(writer.code, scope)
+        try:
+            with trio.fail_after(self._timeout):
+                key_id, wrapped = await writer.wrap(data_key, scope, header)
+        except Exception as error:
+            raise self._failure(error, writer, _NOT_SEALED) from error
+        return key_id, wrapped, header
 
     async def _unseal(
         self, envelope: cipher.Envelope, scope: CipherScope, memory: KeyMemory | None
@@ -352,7 +373,7 @@ class Encryption:
         provider = self._encryptors.get(envelope.provider)
         if provider is None:
             raise CipherRefused(reason="no_reader")
-        data_key = memory.get(envelope.wrapped, scope) if memory else None
+        data_key = None if memory is None else memory.get(envelope.wrapped, scope)
         if data_key is None:
             data_key = await self._unwrap(provider, envelope, scope)
             if memory is not None:
@@ -364,14 +385,21 @@ class Encryption:
     async def _unwrap(
         self, provider: Encryptor, envelope: cipher.Envelope, scope: CipherScope
     ) -> bytes:
+        data_key: Any
         answer = provider.unwrap(envelope.key_id, envelope.wrapped, scope, envelope.header)
         try:
-            data_key: object = await self._answered(answer, provider, _NOT_OPENED)
+            if provider.is_local:
+                data_key = await answer
+            else:
+                with trio.fail_after(self._timeout):
+                    data_key = await answer
         except CipherRefused:
             # the same work as for a key that unwraps, so that time does not tell them apart
             with suppress(CipherRefused):
                 cipher.unseal(envelope, _NO_KEY, scope)
             raise
+        except Exception as error:
+            raise self._failure(error, provider, _NOT_OPENED) from error
         if not isinstance(data_key, bytes) or len(data_key) != cipher.KEY:
             log.error("key_provider.broken", extra={"provider": provider.name})
             raise ApplicationError(_NOT_OPENED)
@@ -380,23 +408,22 @@ class Encryption:
     async def _read(
         self, reader: CipherReader, body: str, scope: CipherScope, purpose: Purpose
     ) -> bytes:
-        return await self._answered(reader.read(body, scope, purpose), reader, _NOT_OPENED)
-
-    async def _answered(self, answer: Awaitable[T], of: Encryptor | CipherReader, failed: str) -> T:
-        """What a provider or reader answers, in time; its failure in the words of the contract."""
         try:
-            if isinstance(of, Encryptor) and of.is_local:
-                return await answer
             with trio.fail_after(self._timeout):
-                return await answer
+                return await reader.read(body, scope, purpose)
         except CipherRefused:
             raise
-        except (EngineError, trio.TooSlowError) as error:
-            log.error("key_provider.failed", extra={"provider": of.name}, exc_info=error)  # noqa: TRY400
-            raise ApplicationError(failed) from error
         except Exception as error:
-            log.exception("key_provider.broken", extra={"provider": of.name})
-            raise ApplicationError(failed) from error
+            raise self._failure(error, reader, _NOT_OPENED) from error
+
+    def _failure(
+        self, error: Exception, of: Encryptor | CipherReader, words: str
+    ) -> ApplicationError:
+        """What a provider or reader raised, in the words of the contract; the log has its own."""
+        known = isinstance(error, EngineError | trio.TooSlowError)
+        event = "key_provider.failed" if known else "key_provider.broken"
+        log.error(event, extra={"provider": of.name}, exc_info=error)
+        return ApplicationError(words)
 
     def _target(self, scope: Scope, family: str | None) -> CipherScope:
         name = scope.family if family is None else family

@@ -35,12 +35,12 @@ class Slot(NamedTuple):
     @property
     def is_root(self) -> bool:
         """Whether it is the whole document."""
-        return self.above is None and self.key is None
+        return isinstance(self.container, list)  # of the items of lists none is a secret
 
     @property
     def name(self) -> str:
         """The bare key."""
-        return "" if self.key is None else str(self.key)
+        return "" if self.is_root else str(self.key)
 
     @property
     def path(self) -> str:
@@ -49,7 +49,7 @@ class Slot(NamedTuple):
 
     def put(self, value: Json) -> None:
         """Replace it."""
-        self.container[0 if self.key is None else self.key] = value
+        self.container[self.key] = value
 
 
 class Copy:
@@ -76,7 +76,7 @@ class Copy:
                 "Only stdClass, array and string are supported types for encryption."
             )
         elif document is not None:
-            self.slots.append(Slot(self._root, None, document, None))
+            self.slots.append(Slot(self._root, 0, document, None))
 
     @property
     def document(self) -> Json:
@@ -92,8 +92,14 @@ class Copy:
             container, members, above, is_marked = levels[-1]
             is_list = isinstance(container, list)
             for key, value in members:
-                kind = type(value)
-                if kind is dict or kind is list or isinstance(value, Mapping | tuple | list):
+                if type(value) is str:  # nearly all of them
+                    if is_list:
+                        if is_marked:
+                            self.unnamed.append(_spelled((above, key)))
+                    elif key[:1] == "#":
+                        self._found(container, key, value, above)
+                    continue
+                if isinstance(value, Mapping | tuple | list):
                     child: Any = dict(value) if isinstance(value, Mapping) else list(value)
                     container[key] = child
                     marked = is_marked if is_list else key.startswith("#")
@@ -103,17 +109,17 @@ class Copy:
                     raise ApplicationError(
                         "Invalid item $key - only stdClass, array and scalar can be encrypted."
                     )
-                if is_list:
-                    if is_marked and isinstance(value, str):
-                        self.unnamed.append(_spelled((above, key)))
-                elif key[:1] == "#":
-                    self.slots.append(Slot(container, key, value, above))
-                    if len(self.slots) > MAX_VALUES:
-                        raise InvalidInput(
-                            f"The document has more than {MAX_VALUES} values to encrypt or decrypt."
-                        )
+                if not is_list and key[:1] == "#":
+                    self._found(container, key, value, above)
             else:
                 levels.pop()
+
+    def _found(self, container: Any, key: str, value: Json, above: Path) -> None:
+        self.slots.append(Slot(container, key, value, above))
+        if len(self.slots) > MAX_VALUES:
+            raise InvalidInput(
+                f"The document has more than {MAX_VALUES} values to encrypt or decrypt."
+            )
 
 
 def _members(container: Any) -> Iterator[tuple[Any, Any]]:
@@ -131,7 +137,9 @@ def _spelled(path: Path) -> str:
 
 def is_placeholder(value: Json) -> bool:
     """Whether a value is one variable placeholder and nothing else."""
-    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
+    return (
+        isinstance(value, str) and value[:2] == "{{" and _PLACEHOLDER.fullmatch(value) is not None
+    )
 
 
 def as_text(value: Json) -> str:

@@ -50,6 +50,7 @@ PREFIXES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """All 27 known prefixes, and the ids that a cipher of each is bound to."""
+_KNOWN: Final = frozenset(PREFIXES)
 WRITTEN_PREFIXES: Final = frozenset(f"KBC::{family}::" for family in FAMILIES)
 """Those that are written."""
 
@@ -186,11 +187,13 @@ def split_cipher(value: str) -> tuple[str, str] | None:
     if not value.startswith("KBC::"):
         return None
     end = value.find("::", 5) + 2
-    if value[:end] not in PREFIXES:
+    prefix = value[:end]
+    if prefix not in _KNOWN:
         end = value.find("==", 5) + 2
-        if value[:end] not in LEGACY_PREFIXES:
+        prefix = value[:end]
+        if prefix not in LEGACY_PREFIXES:
             return None
-    return value[:end], value[end:]
+    return prefix, value[end:]
 
 
 def is_cipher(value: Json) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import tracemalloc
 import zlib
 from collections.abc import Mapping
@@ -493,7 +494,9 @@ async def test_one_wrapped_key_is_unwrapped_once_a_job() -> None:
     header = v1.header(keys.code, scope)
     key_id, wrapped = await keys.wrap(data_key, scope, header)
     head = v1.head(header, key_id, wrapped)
-    document = {f"#{n}": v1.seal(b"%d" % n, data_key, head, scope) for n in range(200)}
+    document = {
+        f"#{n}": v1.seal(b"%d" % n, data_key, head, scope, os.urandom(12)) for n in range(200)
+    }
     keys.calls = 0
     job = KeyMemory()
 
