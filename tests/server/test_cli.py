@@ -716,7 +716,7 @@ def test_init_makes_a_home_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert made["home"] == str(path)
     assert len(made["token"]) > 40
     again = json.loads(outside("init", "--home", str(path), "--json").stdout)
-    assert again == {"home": str(path), "token": None}
+    assert again == {"home": str(path), "token": None, "keys": None}
     for file in path.rglob("*"):
         if file.is_file():
             assert made["token"].encode() not in file.read_bytes()

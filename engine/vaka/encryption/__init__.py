@@ -1,5 +1,6 @@
 """Encrypting and decrypting the secrets of documents (encryption.md)."""
 
+from vaka.encryption.cipher import key_of
 from vaka.encryption.encryption import Encryption, KeyMemory
 from vaka.encryption.numerals import Numeral, dump_json, load_json
 from vaka.encryption.structure import as_text, is_placeholder, unnamed_secrets
@@ -11,6 +12,7 @@ __all__ = [
     "as_text",
     "dump_json",
     "is_placeholder",
+    "key_of",
     "load_json",
     "unnamed_secrets",
 ]

@@ -6,6 +6,7 @@ that no part of it can be moved, changed or relabelled.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
 from functools import lru_cache
@@ -15,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from vaka.errors import CipherRefused
-from vaka.models.ciphers import CipherScope
+from vaka.models.ciphers import CipherScope, split_cipher
 
 MARK: Final = "v1."
 """What a body begins with; bodies of other makers cannot."""
@@ -146,3 +147,22 @@ def unseal(envelope: Envelope, data_key: bytes, scope: CipherScope) -> bytes:
         )
     except InvalidTag:
         raise CipherRefused(reason="mac") from None
+
+
+def key_of(value: object) -> tuple[int, str] | None:
+    """Code of the provider and id of the key that a text says it was made with; None when it says none.
+
+    Nothing is authenticated: for counting, not for trusting.
+    """
+    found = split_cipher(value) if isinstance(value, str) else None
+    if found is None or not found[1].startswith(MARK):
+        return None
+    text = found[1][len(MARK) : len(MARK) + 96]  # the longest header, and less than the rest
+    try:
+        raw = base64.urlsafe_b64decode(text[: len(text) // 4 * 4])
+    except ValueError:
+        return None
+    if len(raw) <= HEADER:
+        return None
+    key_id = _key_id(raw[HEADER + 1 : HEADER + 1 + raw[HEADER]])
+    return None if key_id is None else (raw[2], key_id)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaka_server.cli import catalog, data, debug, garbage, jobs, system
+from vaka_server.cli import catalog, data, debug, garbage, jobs, keys, system
 
 BUILT_IN = frozenset({"keyring", "legacy", "local"})
 """Plugins of this distribution; none of them has commands."""
@@ -36,6 +36,7 @@ def create_cli() -> typer.Typer:
     catalog.register(app)
     data.register(app)
     garbage.register(app)
+    keys.register(app)
     _add_plugins(app)
     return app
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import aclosing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaka_server.cli import text
 from vaka_server.cli.session import Exit, Session, command, remark, say
+
+if TYPE_CHECKING:
+    from vaka import EngineConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -19,8 +22,16 @@ def register(app: typer.Typer) -> None:
     command(app, "doctor")(doctor)
 
 
-async def init(session: Session) -> None:
-    """Make a home and print its admin token, which is shown only now."""
+async def init(
+    session: Session,
+    keys: Annotated[
+        bool, typer.Option(help="Make a key ring, which secrets are encrypted with.")
+    ] = True,
+) -> None:
+    """Make a home and print its admin token, which is shown only now.
+
+    A new home gets a key ring, in the file `keys`: keep a copy of it where you keep no copy of the rest.
+    """
     from vaka import Engine  # noqa: PLC0415 - commands load only what they use
     from vaka_server import home, logs  # noqa: PLC0415 - commands load only what they use
     from vaka_server.bootstrap import first_token  # noqa: PLC0415
@@ -31,16 +42,38 @@ async def init(session: Session) -> None:
     with home.hold(config.home, create=True):
         async with Engine(config) as engine:
             secret = await first_token(engine.catalog)
+        made = None
+        if secret is not None and keys and config.key_ring_document is None:
+            made = _first_ring(config)
     path = str(config.home.absolute())
     if secret is None:
-        session.show({"home": path, "token": None}, lambda: f"{path} is a home already.")
+        document = {"home": path, "token": None, "keys": None}
+        session.show(document, lambda: f"{path} is a home already.")
         return
     session.show(
-        {"home": path, "token": secret},
+        {"home": path, "token": secret, "keys": made},
         lambda: (
             f"{path} is a new home. Its admin token, shown only now, is for use over HTTP:\n{secret}"
+            + (
+                f"\nIts key ring is {made}: make a backup of it, apart from the rest."
+                if made
+                else ""
+            )
         ),
     )
+
+
+def _first_ring(config: EngineConfig) -> str | None:
+    """Make the key ring where there is none, and tell where."""
+    from vaka.errors import Conflict  # noqa: PLC0415
+    from vaka_keyring import ring, ring_path  # noqa: PLC0415
+
+    path = ring_path({"home": config.home, "key_ring": config.key_ring})
+    try:
+        ring.write(path, ring.new_ring(), create=True)
+    except Conflict:
+        return None
+    return str(path)
 
 
 async def serve(
