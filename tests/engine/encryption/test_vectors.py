@@ -538,7 +538,7 @@ def test_what_gives_a_secret_away_is_hidden(vector: Vector) -> None:
     needles = [b64(text).decode() for text in vector["needles"]]
 
     for needle in needles:
-        masked = Masker([secret]).text(f"<{needle}>")
+        masked = Masker([secret], shortest=1).text(f"<{needle}>")
         assert HIDDEN in masked
         assert needle not in masked
         assert secret not in masked
