@@ -15,12 +15,14 @@ import time
 from collections.abc import Awaitable, Callable
 
 import trio
-from tests.bench import archives, jobs, logs, mapping, masking, memory, server, tables
+from tests.bench import actions, archives, jobs, logs, mapping, masking, memory, server, tables
 from tests.bench.measuring import Measure
 
 MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
     ("job overhead", "submit to start"): jobs.measure_sequential,
     ("8 at a time",): jobs.measure_concurrent,
+    ("action overhead",): actions.measure_one,
+    ("50 actions at a time",): actions.measure_many,
     ("log lines", "log CPU"): logs.measure,
     ("masker",): masking.measure,
     ("load", "export", "incremental"): tables.measure,

@@ -106,15 +106,21 @@ class Daemon:
 @contextmanager
 def copying_image(tag: str) -> Iterator[str]:
     """An image whose command copies the tables of `/data/in` to `/data/out`; gone afterwards."""
+    with made_image("vaka/bench-copy", tag, COPY) as image:
+        yield image
+
+
+@contextmanager
+def made_image(repository: str, tag: str, script: str) -> Iterator[str]:
+    """The repository of an image whose command is a shell script; gone afterwards."""
     daemon = Daemon()
-    repository = "vaka/bench-copy"
     body = {"Image": BASE_IMAGE, "HostConfig": {"NetworkMode": "none"}, "Labels": {LABEL: tag}}
     try:
         container = daemon.call("POST", "/containers/create", body)["Id"]
     except Refused as error:
         raise SystemExit(f"{error}\nThe image is made by: make images") from error
     try:
-        command = json.dumps(["sh", "-c", COPY])
+        command = json.dumps(["sh", "-c", script])
         query = urlencode(
             {"container": container, "repo": repository, "tag": tag, "changes": f"CMD {command}"}
         )
