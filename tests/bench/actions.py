@@ -1,8 +1,8 @@
 """Synchronous actions beside raw containers: `action overhead` and `50 actions at a time`.
 
 Our side is `Engine.act` on a fresh home: an action whose container prints one line of JSON. The other
-side is what `tests.bench.jobs` has: create, attach, start, read, wait and remove of a container of the same
-image with the same options.
+side is what `tests.bench.jobs` has, a container of the same image with the same options: create, attach,
+start, read, wait and remove.
 """
 
 from __future__ import annotations
