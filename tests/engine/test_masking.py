@@ -308,10 +308,8 @@ def test_no_value_and_no_text_is_too_odd(values: list[str], text: str, document:
     for shortest in (1, 4):
         masker = Masker(values, shortest=shortest)
         found = masker.text(text + "".join(values) + text)
-        for value in values:
-            # unless it is made of the letters of the mark itself
-            hidden = masker.hides(value) and not set(value) <= set(HIDDEN)
-            assert not (hidden and value in found.replace(HIDDEN, "\0"))
+        parts = found.split(HIDDEN)
+        assert not [value for value in values if masker.hides(value) for x in parts if value in x]
         assert masker.lines(text).count("\n") == text.count("\n")
         masker.prefix(text)
         masker.suffix(text)
