@@ -476,3 +476,15 @@ async def test_a_job_that_is_stopped_does_not_wait_for_its_snapshot(
     assert (await ready.ended(job)).outcome.status is Status.TERMINATED
     assert ready.seen == []
     assert await snapshots(ready) == []
+
+
+async def test_a_component_that_stages_nothing_has_snapshots_too(
+    ready: Project, clock: MockClock
+) -> None:
+    staging = {"staging_storage": {"input": "none", "output": "none"}}
+    await ready.component("x", {"out/files/f": "left"}, data=staging)
+    ran = await debug(ready, config_data={})
+    assert ran.outcome.status is Status.SUCCESS
+    found = await snapshots(ready)
+    assert named(found) == ["stage_0.zip", "stage_output.zip"]
+    assert found[1].content["out/files/f"] == b"left"
