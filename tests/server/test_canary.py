@@ -7,12 +7,14 @@ import json
 import logging
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+import trio
 from tests.server.conftest import Site
 
 from vaka.models.container import ContainerSpec
@@ -85,13 +87,25 @@ def leave(spec: ContainerSpec) -> None:
     (out / "usage.json").write_text(json.dumps([{"metric": SECRET.strip(), "value": 1}]))
 
 
+def unpacked(home: Path) -> dict[str, str]:
+    """The runner's own documents in every archive of Storage, as text."""
+    found = {}
+    for path in home.rglob("*"):
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                documents = [archive.read(name) for name in ("config.json", "in/state.json")]
+            found[str(path)] = b"\n".join(documents).decode()
+    return found
+
+
 @pytest.mark.scenario("encryption", 80)
-@pytest.mark.parametrize("exit_code", [0, 1, 2])
+@pytest.mark.parametrize(("mode", "exit_code"), [("run", 0), ("run", 1), ("run", 2), ("debug", 0)])
 async def test_no_form_of_a_secret_is_told_or_kept(
     site: Site,
     settings: Settings,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    mode: str,
     exit_code: int,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -126,7 +140,8 @@ async def test_no_form_of_a_secret_is_told_or_kept(
 
     monkeypatch.setattr("vaka.actors.definition.fetch_credentials", fetch)
     authorization = {"oauth_api": {"id": "main", "version": 3}}
-    id_ = await site.run({"configData": {"authorization": authorization}})
+    body = {"configData": {"authorization": authorization}}
+    id_ = int((await site.ask("POST", f"/docker/C/{mode}", body)).value["id"])
     job = await site.finished(id_)
 
     assert seen[0] == token
@@ -142,6 +157,9 @@ async def test_no_form_of_a_secret_is_told_or_kept(
     }
     for name in ("vaka.db", "vaka.db-wal"):
         kept[name] = (Path(settings.home) / name).read_bytes().decode("utf-8", "ignore")
+    snapshots = await trio.to_thread.run_sync(unpacked, settings.home)
+    assert len(snapshots) == (2 if mode == "debug" else 0)
+    kept |= snapshots
     # every line of both streams is there, and hides something
     lines = kept["log"].split("\n")
     told = [form for secret in secrets for form in forms(secret)]
