@@ -89,6 +89,18 @@ async def test_an_action_under_way_is_left_alone(
         assert (host.containers, folders(engine)) == ([], [])
 
 
+async def test_a_container_that_starts_late_is_left_alone(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+) -> None:
+    answering(host)
+    host.delays["start"] = 4 * INTERVAL
+    # by the label of its container it is nobody's as soon as it is made
+    async with make_engine(action_timeout=0.001, stop_grace=0) as engine:
+        await declare(engine)
+        assert (await engine.act(SPEC)).value == {"a": 1}
+        assert (host.containers, folders(engine)) == ([], [])
+
+
 async def test_an_answer_is_given_also_when_its_container_cannot_be_removed(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine
 ) -> None:

@@ -46,6 +46,8 @@ async def reconcile(services: Services) -> None:
     active = await services.store.active_jobs()
     await _end_actions(services)
     for container in containers:
+        if container.name in services.acting:
+            continue  # however long it had to wait for its start
         if not is_needed(container, active, services.now().timestamp()):
             log.warning(
                 "container.orphaned", extra={"container": container.name, "phase": container.phase}
