@@ -72,6 +72,7 @@ __all__ = [
     "EncryptionPurpose",
     "Encryptor",
     "FileBackend",
+    "LocalEncryptor",
     "Login",
     "MappingBackend",
     "Purpose",
@@ -736,11 +737,6 @@ class Encryptor(ABC):
     def code(self) -> int:
         """The byte that stands for it in ciphers; unique. 0xF0 to 0xFF are for third parties."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether it answers at once, from memory; then no deadline is put on it."""
-        return False
-
     @abstractmethod
     async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
         """The id of the key used, and the data key wrapped with it: 1 to 4096 bytes.
@@ -764,6 +760,24 @@ class Encryptor(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - most need nothing
         """Let go of everything. Must not fail."""
+
+
+class LocalEncryptor(Encryptor):
+    """A key provider that answers at once, from memory: it is asked without any task switch."""
+
+    @abstractmethod
+    def wrap_now(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
+        """As `wrap`."""
+
+    @abstractmethod
+    def unwrap_now(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
+        """As `unwrap`."""
+
+    async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
+        return self.wrap_now(data_key, scope, header)
+
+    async def unwrap(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
+        return self.unwrap_now(key_id, wrapped, scope, header)
 
 
 class CipherReader(ABC):

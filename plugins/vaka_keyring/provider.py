@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from vaka.errors import ApplicationError, CipherRefused
-from vaka.hooks import Encryptor
+from vaka.hooks import LocalEncryptor
 from vaka.models.ciphers import CipherScope, Scope, cipher_scope
 from vaka_keyring import ring as rings
 from vaka_keyring.ring import KeyRing
@@ -33,7 +33,7 @@ _KEPT: Final = 1_024
 """Keys of scopes that are kept."""
 
 
-class KeyRingProvider(Encryptor):
+class KeyRingProvider(LocalEncryptor):
     """The built-in key provider. With a path, it takes over what changes in the file."""
 
     def __init__(
@@ -67,11 +67,7 @@ class KeyRingProvider(Encryptor):
     def code(self) -> int:
         return CODE
 
-    @property
-    def is_local(self) -> bool:
-        return True
-
-    async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
+    def wrap_now(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
         ring = self._current()
         if ring is not self._known:
             self._learn(ring)
@@ -86,7 +82,7 @@ class KeyRingProvider(Encryptor):
         kek, bound = self._kek(key_id, self._current(), scope, header)
         return nonce + kek.encrypt(nonce, data_key, bound)
 
-    async def unwrap(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
+    def unwrap_now(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
         kek, bound = self._kek(key_id, self._current(), scope, header)
         try:
             return kek.decrypt(wrapped[:NONCE], wrapped[NONCE:], bound)

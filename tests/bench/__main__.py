@@ -15,7 +15,18 @@ import time
 from collections.abc import Awaitable, Callable
 
 import trio
-from tests.bench import actions, archives, jobs, logs, mapping, masking, memory, server, tables
+from tests.bench import (
+    actions,
+    archives,
+    encryption,
+    jobs,
+    logs,
+    mapping,
+    masking,
+    memory,
+    server,
+    tables,
+)
 from tests.bench.measuring import Measure
 
 MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
@@ -32,6 +43,7 @@ MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
     ("zip snapshot", "tar.zst snapshot"): archives.measure,
     ("run requests",): server.measure_requests,
     ("idle CPU", "idle memory"): server.measure_idle,
+    ("encryption",): encryption.measure,
     ("cold start",): server.measure_cold_start,
 }
 """What measures each, by the names of its lines: those that come out of one run are together."""

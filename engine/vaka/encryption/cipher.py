@@ -30,6 +30,7 @@ TAG: Final = 16
 HEADER: Final = 4
 """Bytes before the key id: format, suite, provider, scope bits."""
 LARGEST_WRAP: Final = 4_096
+_BEGIN: Final = bytes((FORMAT, SUITE))
 _DATA: Final = b"runner-cipher/v1/data\0"
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
@@ -120,8 +121,7 @@ def parse(body: str, scope: CipherScope) -> Envelope:
     end = after_id + 2 + wrap
     if (
         len(raw) < end + NONCE + TAG
-        or raw[0] != FORMAT
-        or raw[1] != SUITE
+        or raw[:2] != _BEGIN
         or raw[3] != scope.bits
         or not 1 <= wrap <= LARGEST_WRAP
     ):

@@ -22,7 +22,13 @@ import trio
 from vaka.encryption import cipher
 from vaka.encryption.structure import Copy, Slot, as_text, is_placeholder
 from vaka.errors import ApplicationError, CipherRefused, EngineError, InvalidInput, PluginError
-from vaka.hooks import CipherReader, EncryptionPurpose, Encryptor, Purpose
+from vaka.hooks import (
+    CipherReader,
+    EncryptionPurpose,
+    Encryptor,
+    LocalEncryptor,
+    Purpose,
+)
 from vaka.models.catalog import Json
 from vaka.models.ciphers import (
     FAMILIES,
@@ -44,6 +50,7 @@ _INLINE_BYTES: Final = 64 << 10
 """Above, the cipher itself takes a worker thread, so that nothing else waits for it."""
 _SHOWN: Final = 12
 """Characters of a cipher's body that a message may show."""
+_CHANCE: Final = cipher.KEY + cipher.NONCE
 _NO_KEY: Final = bytes(cipher.KEY)
 _NOT_SEALED: Final = "Encryption failed: Ciphering failed: Failed to obtain encryption key."
 _NOT_OPENED: Final = "Decryption failed: Deciphering failed."
@@ -86,6 +93,10 @@ class _Context:
     scopes: dict[str, CipherScope | None] = field(default_factory=dict)
 
 
+def _later(_: Json, __: _Context) -> None:
+    """Nothing is done at once."""
+
+
 class Encryption:
     """What encrypts and decrypts for one engine. Without key providers it only recognises ciphers."""
 
@@ -112,7 +123,7 @@ class Encryption:
         self._readers = _claims(readers)
         self._parts: tuple[Encryptor | CipherReader, ...] = (*encryptors, *readers)
         self._writer = _writer(encryptors, write_provider)
-        self._writes_locally = self._writer is not None and self._writer.is_local
+        self._local_writer = self._writer if isinstance(self._writer, LocalEncryptor) else None
         self._full_cipher = full_cipher
         self._scope_for = scope_for
         self._secret_forms = secret_forms
@@ -156,15 +167,23 @@ class Encryption:
         """
         copy = Copy(document)
         target = self._target(scope, family)
-        seal = self._seal
-        for slot in copy.slots:
+        writer = self._local_writer
+        header = b"" if writer is None else cipher.header(writer.code, target)
+        # keys and nonces of one document at once: to ask for each costs as much as to encrypt a key
+        chance = os.urandom(0 if writer is None else _CHANCE * len(copy.slots))
+        for at, slot in enumerate(copy.slots):
             value = slot.value
             if isinstance(value, str):
                 if split_cipher(value) or is_placeholder(value):
                     continue
             else:
                 value = as_text(value)
-            slot.put(await seal(_bytes(value, slot), target))
+            payload = _bytes(value, slot)
+            if writer is None or len(payload) > _INLINE_BYTES:
+                slot.put(await self._seal(payload, target))
+                continue
+            fresh = chance[at * _CHANCE : (at + 1) * _CHANCE]
+            slot.container[slot.key] = self._seal_now(payload, target, writer, header, fresh)
         return copy.document
 
     async def encrypt_for(self, purpose: EncryptionPurpose, document: Json, scope: Scope) -> Json:
@@ -217,7 +236,7 @@ class Encryption:
                 return ""
             return value if is_placeholder(value) else await self._text(value, context)
 
-        return await self._each(Copy(document), context, opened)
+        return await self._each(Copy(document), context, opened, self._text_now)
 
     async def decrypt_bytes(self, value: str, scope: Scope, *, purpose: Purpose = "run") -> bytes:
         """What one cipher holds, which need not be text.
@@ -268,14 +287,19 @@ class Encryption:
     # -- one value -----------------------------------------------------------------------------
 
     async def _each(
-        self, copy: Copy, context: _Context, change: Callable[[Slot], Awaitable[Json]]
+        self,
+        copy: Copy,
+        context: _Context,
+        change: Callable[[Slot], Awaitable[Json]],
+        now: Callable[[Json, _Context], str | None] = _later,
     ) -> Json:
-        """Change every secret of a copy; the first refusal speaks for all."""
+        """Change every secret of a copy, by `now` where that can; the first refusal speaks for all."""
         first: CipherRefused | None = None
         paths: list[str] = []
         for slot in copy.slots:
             try:
-                slot.put(await change(slot))
+                done = now(slot.value, context)
+                slot.container[slot.key] = await change(slot) if done is None else done
             except CipherRefused as refusal:
                 paths.append(slot.path)
                 self._tell(refusal, slot.value, context)
@@ -285,6 +309,26 @@ class Encryption:
         if first is not None:
             raise CipherRefused(first.message, reason=first.reason, paths=tuple(paths)) from None
         return copy.document
+
+    def _text_now(self, value: Json, context: _Context) -> str | None:
+        """What a cipher holds, when that takes no time; None when `_text` must find it, or say why not.
+
+        The same steps without a task, which for a small value costs as much as its cryptography.
+        """
+        found = split_cipher(value) if isinstance(value, str) else None
+        if found is None:
+            return None
+        scope = context.scopes.get(found[0])
+        if scope is None or not found[1].startswith(cipher.MARK):
+            return None
+        try:
+            envelope = cipher.parse(found[1], scope)
+            if len(envelope.sealed) > _INLINE_BYTES or found[0] not in WRITTEN_PREFIXES:
+                return None
+            data_key = self._unwrapped_now(envelope, scope)
+            return None if data_key is None else cipher.unseal(envelope, data_key, scope).decode()
+        except (CipherRefused, UnicodeDecodeError):
+            return None
 
     async def _text(self, value: Json, context: _Context) -> str:
         if not isinstance(value, str):
@@ -301,16 +345,16 @@ class Encryption:
         if found is None:
             return await self._open_bare(value, context)
         prefix, body = found
-        scopes = context.scopes
-        if prefix not in scopes:
-            scopes[prefix] = cipher_scope(prefix, context.scope, self._stack)
-        scope = scopes[prefix]
-        if scope is None:
-            # as if it were no cipher: here it is none
-            raise CipherRefused(self._refusal(None), reason="scope")
+        scope = self._scope_of(prefix, context)
         try:
             if body.startswith(cipher.MARK) and prefix in WRITTEN_PREFIXES:
-                return await self._unseal(cipher.parse(body, scope), scope, context.memory)
+                envelope = cipher.parse(body, scope)
+                data_key = self._unwrapped_now(envelope, scope)
+                if data_key is None:
+                    data_key = await self._unwrapped(envelope, scope, context.memory)
+                if len(envelope.sealed) > _INLINE_BYTES:
+                    return await trio.to_thread.run_sync(cipher.unseal, envelope, data_key, scope)
+                return cipher.unseal(envelope, data_key, scope)
             for start, reader in self._readers.get(prefix, ()):
                 if body.startswith(start):
                     return await self._read(reader, body, scope, context.purpose)
@@ -321,6 +365,16 @@ class Encryption:
             ) from None
         raise CipherRefused(self._refusal(value), reason="no_reader")
 
+    def _scope_of(self, prefix: str, context: _Context) -> CipherScope:
+        scopes = context.scopes
+        if prefix not in scopes:
+            scopes[prefix] = cipher_scope(prefix, context.scope, self._stack)
+        scope = scopes[prefix]
+        if scope is None:
+            # as if it were no cipher: here it is none
+            raise CipherRefused(self._refusal(None), reason="scope")
+        return scope
+
     async def _open_bare(self, value: str, context: _Context) -> bytes:
         """What has no prefix may be a cipher only where old documents are turned into new ones."""
         if context.purpose == "migrate":
@@ -329,21 +383,29 @@ class Encryption:
                     return await self._read(reader, value, CipherScope("", {}), context.purpose)
         raise CipherRefused(self._refusal(None), reason="malformed")
 
+    def _seal_now(
+        self,
+        payload: bytes,
+        scope: CipherScope,
+        writer: LocalEncryptor,
+        header: bytes,
+        chance: bytes,
+    ) -> str:
+        """A cipher, without a task; `chance` is a new data key and a nonce, and is used once."""
+        data_key = chance[: cipher.KEY]
+        try:
+            key_id, wrapped = writer.wrap_now(data_key, scope, header)
+            before = cipher.head(header, key_id, wrapped)
+        except Exception as error:
+            raise self._failure(error, writer, _NOT_SEALED) from error
+        return cipher.seal(payload, data_key, before, scope, chance[cipher.KEY :])
+
     async def _seal(self, payload: bytes, scope: CipherScope) -> str:
         if len(payload) > MAX_PLAIN_BYTES:
             raise InvalidInput(f"A value has more than {MAX_PLAIN_BYTES} bytes.")
         chance = os.urandom(cipher.KEY + cipher.NONCE)
         data_key, nonce = chance[: cipher.KEY], chance[cipher.KEY :]
-        writer = self._writer
-        if writer is not None and self._writes_locally:
-            # as in _wrap, less what costs as much as the cryptography: a deadline, and a call more
-            header = cipher.header(writer.code, scope)
-            try:
-                key_id, wrapped = await writer.wrap(data_key, scope, header)
-            except Exception as error:
-                raise self._failure(error, writer, _NOT_SEALED) from error
-        else:
-            key_id, wrapped, header = await self._wrap(data_key, scope)
+        key_id, wrapped, header = await self._wrap(data_key, scope)
         try:
             before = cipher.head(header, key_id, wrapped)
         except ValueError as error:
@@ -367,39 +429,48 @@ class Encryption:
             raise self._failure(error, writer, _NOT_SEALED) from error
         return key_id, wrapped, header
 
-    async def _unseal(
+    def _unwrapped_now(self, envelope: cipher.Envelope, scope: CipherScope) -> bytes | None:
+        """The data key, when that takes no time; None when `_unwrapped` must find it."""
+        provider = self._encryptors.get(envelope.provider)
+        if not isinstance(provider, LocalEncryptor):
+            return None
+        try:
+            data_key: Any = provider.unwrap_now(
+                envelope.key_id, envelope.wrapped, scope, envelope.header
+            )
+        except CipherRefused:
+            _as_long(envelope, scope)
+            raise
+        except Exception as error:
+            raise self._failure(error, provider, _NOT_OPENED) from error
+        is_key = type(data_key) is bytes and len(data_key) == cipher.KEY
+        return data_key if is_key else self._checked(data_key, provider)
+
+    async def _unwrapped(
         self, envelope: cipher.Envelope, scope: CipherScope, memory: KeyMemory | None
     ) -> bytes:
         provider = self._encryptors.get(envelope.provider)
         if provider is None:
             raise CipherRefused(reason="no_reader")
-        data_key = None if memory is None else memory.get(envelope.wrapped, scope)
-        if data_key is None:
-            data_key = await self._unwrap(provider, envelope, scope)
-            if memory is not None:
-                memory.put(envelope.wrapped, scope, data_key)
-        if len(envelope.sealed) > _INLINE_BYTES:
-            return await trio.to_thread.run_sync(cipher.unseal, envelope, data_key, scope)
-        return cipher.unseal(envelope, data_key, scope)
-
-    async def _unwrap(
-        self, provider: Encryptor, envelope: cipher.Envelope, scope: CipherScope
-    ) -> bytes:
-        data_key: Any
-        answer = provider.unwrap(envelope.key_id, envelope.wrapped, scope, envelope.header)
+        known = None if memory is None else memory.get(envelope.wrapped, scope)
+        if known is not None:
+            return known
         try:
-            if provider.is_local:
-                data_key = await answer
-            else:
-                with trio.fail_after(self._timeout):
-                    data_key = await answer
+            with trio.fail_after(self._timeout):
+                data_key: Any = await provider.unwrap(
+                    envelope.key_id, envelope.wrapped, scope, envelope.header
+                )
         except CipherRefused:
-            # the same work as for a key that unwraps, so that time does not tell them apart
-            with suppress(CipherRefused):
-                cipher.unseal(envelope, _NO_KEY, scope)
+            _as_long(envelope, scope)
             raise
         except Exception as error:
             raise self._failure(error, provider, _NOT_OPENED) from error
+        found = self._checked(data_key, provider)
+        if memory is not None:
+            memory.put(envelope.wrapped, scope, found)
+        return found
+
+    def _checked(self, data_key: object, provider: Encryptor) -> bytes:
         if not isinstance(data_key, bytes) or len(data_key) != cipher.KEY:
             log.error("key_provider.broken", extra={"provider": provider.name})
             raise ApplicationError(_NOT_OPENED)
@@ -452,6 +523,12 @@ class Encryption:
             "project": context.scope.project,
         }
         log.info("cipher.refused", extra=extra)
+
+
+def _as_long(envelope: cipher.Envelope, scope: CipherScope) -> None:
+    """The same work as for a key that unwraps, so that time does not tell them apart."""
+    with suppress(CipherRefused):
+        cipher.unseal(envelope, _NO_KEY, scope)
 
 
 def _bytes(text: str, slot: Slot) -> bytes:

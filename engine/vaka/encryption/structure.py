@@ -84,6 +84,7 @@ class Copy:
         return self._root[0]
 
     def _walk(self, top: dict[str, Any] | list[Any]) -> None:
+        slots, new = self.slots, tuple.__new__  # a call of the class costs twice as much
         # one iterator a level, so that secrets come in order and no depth brings it down
         levels: list[tuple[Any, Iterator[tuple[Any, Any]], Path, bool]] = [
             (top, _members(top), None, False)
@@ -97,7 +98,7 @@ class Copy:
                         if is_marked:
                             self.unnamed.append(_spelled((above, key)))
                     elif key[:1] == "#":
-                        self._found(container, key, value, above)
+                        slots.append(new(Slot, (container, key, value, above)))
                     continue
                 if isinstance(value, Mapping | tuple | list):
                     child: Any = dict(value) if isinstance(value, Mapping) else list(value)
@@ -110,16 +111,13 @@ class Copy:
                         "Invalid item $key - only stdClass, array and scalar can be encrypted."
                     )
                 if not is_list and key[:1] == "#":
-                    self._found(container, key, value, above)
+                    slots.append(Slot(container, key, value, above))
             else:
                 levels.pop()
-
-    def _found(self, container: Any, key: str, value: Json, above: Path) -> None:
-        self.slots.append(Slot(container, key, value, above))
-        if len(self.slots) > MAX_VALUES:
-            raise InvalidInput(
-                f"The document has more than {MAX_VALUES} values to encrypt or decrypt."
-            )
+            if len(slots) > MAX_VALUES:
+                raise InvalidInput(
+                    f"The document has more than {MAX_VALUES} values to encrypt or decrypt."
+                )
 
 
 def _members(container: Any) -> Iterator[tuple[Any, Any]]:
