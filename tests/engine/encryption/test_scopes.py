@@ -306,7 +306,7 @@ async def test_no_changed_bit_and_no_missing_end_goes_unnoticed(vector: dict[str
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     flipped = (
         raw[:n] + bytes((raw[n] ^ 1 << bit,)) + raw[n + 1 :]
-        for n in range(min(len(raw), 400))
+        for n in range(len(raw))
         for bit in range(8)
     )
     bodies = (base64.urlsafe_b64encode(each).decode().rstrip("=") for each in flipped)
