@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 Operator = Literal["eq", "ne", "gt", "ge", "lt", "le"]
 
@@ -283,13 +283,3 @@ class FileUpload:
     is_encrypted: bool = True
     is_sliced: bool = False
     notify: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BackendFeatures:
-    """What a mapping backend can do beyond the primitive operations."""
-
-    name: str
-    """Word for the backend in table definitions, such as `snowflake`."""
-    file_provider: str = "local"
-    extra: Mapping[str, Any] = field(default_factory=dict)
