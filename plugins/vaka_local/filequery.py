@@ -11,37 +11,36 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from vaka.errors import InvalidInput
+from vaka.models.query import (
+    AND,
+    CLOSE,
+    COMPARE,
+    KEYWORD,
+    OPEN,
+    OR,
+    PLUS,
+    RANGE,
+    VALUE,
+    Operator,
+    QueryError,
+    QueryReader,
+    operator_of,
+)
 from vaka_local.database import file_tags, files
 from vaka_local.names import words
 
 Condition = sa.ColumnElement[bool]
 
-_LONGEST: Final = 10_000
-_SHOWN: Final = 200
 _MOST_TERMS: Final = 500
 _DEEPEST: Final = 50
 _LARGEST: Final = 2**63 - 1
 
-_WORD: Final = r'(?:[^\s()\[\]{}"\\]|\\.)+'
-_QUOTED: Final = r'"((?:[^"\\]|\\.)*)"'
 _FIELD: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):\s*")
-_AND: Final = re.compile(r'AND(?![^\s()"])|&&')
-_OR: Final = re.compile(r'OR(?![^\s()"])|\|\|')
 _NOT: Final = re.compile(r'NOT(?![^\s()"])|!(?=\S)|-(?=[^\s)])')
-_KEYWORD: Final = re.compile(r'(?:AND|OR|NOT)(?![^\s()"])|&&|\|\|')
-_PLUS: Final = re.compile(r"\+(?=[^\s)])")
-_COMPARE: Final = re.compile(rf"([<>]=?)\s*(?:{_QUOTED}|({_WORD}))", re.DOTALL)
-_VALUE: Final = re.compile(rf"{_QUOTED}|({_WORD})", re.DOTALL)
-_RANGE: Final = re.compile(
-    rf"([\[{{])\s*(?:{_QUOTED}|({_WORD}))\s+TO\s+(?:{_QUOTED}|({_WORD}))\s*([\]}}])", re.DOTALL
-)
-
-Operator = Literal["=", "<", "<=", ">", ">="]
 
 
 def condition(query: str) -> Condition:
@@ -53,10 +52,6 @@ def condition(query: str) -> Condition:
     if not query.strip():
         return sa.true()
     return _Parser(query).parse()
-
-
-class _Wrong(Exception):
-    """What is wrong with a query."""
 
 
 @dataclass(slots=True)
@@ -73,41 +68,25 @@ class _Clauses:
         return sa.and_(*self.required, *([sa.or_(*self.optional)] if needed else []))
 
 
-class _Parser:
+class _Parser(QueryReader[Condition]):
     """Reads a query from left to right."""
 
     def __init__(self, query: str) -> None:
-        self._query = query
-        self._position = 0
+        super().__init__(query, "query")
         self._terms = 0
 
-    def parse(self) -> Condition:
-        try:
-            return self._whole()
-        except _Wrong as error:
-            shown = self._query[:_SHOWN]
-            raise InvalidInput(
-                f'Failed to parse query "{shown}" at character {self._position + 1}: {error}.',
-                path="query",
-            ) from error
-
-    def _whole(self) -> Condition:
-        if len(self._query) > _LONGEST:
-            raise _Wrong(f"it has more than {_LONGEST} characters")
-        result = self._clauses("name", 0)
-        if self._position < len(self._query):
-            raise _Wrong("a closing parenthesis has no opening one")
-        return result
+    def _read(self) -> Condition:
+        return self._clauses("name", 0)
 
     def _clauses(self, name: str, depth: int) -> Condition:
         """All terms up to a closing parenthesis or the end; bare values are of the field `name`."""
         if depth > _DEEPEST:
-            raise _Wrong(f"parentheses are nested more than {_DEEPEST} deep")
+            raise QueryError(f"parentheses are nested more than {_DEEPEST} deep")
         clauses = _Clauses()
         by_or = False
         while not self._at_end():
             sign, group = self._conjunction(name, depth)
-            joined = self._take(_OR) is not None
+            joined = self._take(OR) is not None
             alone = not by_or and not joined
             if sign == "+" and alone:
                 clauses.required.append(group)
@@ -118,19 +97,19 @@ class _Parser:
                 clauses.optional.append(group)
             by_or = joined
         if by_or or not (clauses.optional or clauses.required):
-            raise _Wrong("a term is missing")
+            raise QueryError("a term is missing")
         return clauses.result()
 
     def _conjunction(self, name: str, depth: int) -> tuple[str, Condition]:
         """Terms joined by AND. A single one comes with its sign, a negation's being `-`."""
         sign, first = self._signed(name, depth)
         terms = [first]
-        while self._take(_AND) is not None:
+        while self._take(AND) is not None:
             terms.append(self._signed(name, depth)[1])
         return ("", sa.and_(*terms)) if len(terms) > 1 else (sign, first)
 
     def _signed(self, name: str, depth: int) -> tuple[str, Condition]:
-        if self._take(_PLUS):
+        if self._take(PLUS):
             return "+", self._term(name, depth)
         negations = 0
         while self._take(_NOT):
@@ -142,17 +121,17 @@ class _Parser:
         if found := self._take(_FIELD):
             name = found[1]
             if name not in _FIELDS:
-                raise _Wrong(f'there is no field "{name}": there are {", ".join(_FIELDS)}')
+                raise QueryError(f'there is no field "{name}": there are {", ".join(_FIELDS)}')
         self._terms += 1
         if self._terms > _MOST_TERMS:
-            raise _Wrong(f"it has more than {_MOST_TERMS} terms")
+            raise QueryError(f"it has more than {_MOST_TERMS} terms")
         compare = _FIELDS[name]
-        if self._take(re.compile(r"\(")):
+        if self._take(OPEN):
             inner = self._clauses(name, depth + 1)
-            if not self._take(re.compile(r"\)")):
-                raise _Wrong("a parenthesis is not closed")
+            if not self._take(CLOSE):
+                raise QueryError("a parenthesis is not closed")
             return inner
-        if found := self._take(_RANGE):
+        if found := self._take(RANGE):
             low = _Value.read(found[2], found[3])
             high = _Value.read(found[4], found[5])
             parts = []
@@ -161,31 +140,16 @@ class _Parser:
             if not high.is_everything:
                 parts.append(compare(high, "<=" if found[6] == "]" else "<"))
             return sa.and_(sa.true(), *parts)
-        if found := self._take(_COMPARE):
-            return compare(_Value.read(found[2], found[3]), _operator(found[1]))
-        if _KEYWORD.match(self._query, self._position):
-            raise _Wrong("a term is missing")
-        if found := self._take(_VALUE):
+        if found := self._take(COMPARE):
+            return compare(_Value.read(found[2], found[3]), operator_of(found[1]))
+        if KEYWORD.match(self._query, self._position):
+            raise QueryError("a term is missing")
+        if found := self._take(VALUE):
             value = _Value.read(found[1], found[2])
             if name == "name":
                 self._terms += len(words(value.text))
             return compare(value, "=")
-        raise _Wrong("a term is missing or not understood")
-
-    def _at_end(self) -> bool:
-        self._skip()
-        return self._position >= len(self._query) or self._query[self._position] == ")"
-
-    def _take(self, token: re.Pattern[str]) -> re.Match[str] | None:
-        self._skip()
-        found = token.match(self._query, self._position)
-        if found:
-            self._position = found.end()
-        return found
-
-    def _skip(self) -> None:
-        while self._query[self._position : self._position + 1].isspace():
-            self._position += 1
+        raise QueryError("a term is missing or not understood")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +183,6 @@ class _Value:
         )
 
 
-def _operator(text: str) -> Operator:
-    match text:
-        case "<" | "<=" | ">" | ">=":
-            return text
-        case _:
-            return "="
-
-
 def _compared(column: sa.ColumnElement[Any], operator: Operator, value: object) -> Condition:
     match operator:
         case "<":
@@ -243,7 +199,7 @@ def _compared(column: sa.ColumnElement[Any], operator: Operator, value: object) 
 
 def _no_order(operator: Operator, name: str) -> None:
     if operator != "=":
-        raise _Wrong(f'the field "{name}" cannot be compared with {operator}')
+        raise QueryError(f'the field "{name}" cannot be compared with {operator}')
 
 
 def _name(value: _Value, operator: Operator) -> Condition:
@@ -275,7 +231,7 @@ def _is_public(value: _Value, operator: Operator) -> Condition:
     _no_order(operator, "isPublic")
     wanted = {"true": True, "1": True, "false": False, "0": False}.get(value.text.lower())
     if wanted is None:
-        raise _Wrong(f'"{value.text}" is neither true nor false')
+        raise QueryError(f'"{value.text}" is neither true nor false')
     return files.c.is_public.is_(wanted)
 
 
@@ -284,7 +240,7 @@ def _number(column: sa.Column[int]) -> Callable[[_Value, Operator], Condition]:
         if value.is_everything and operator == "=":
             return sa.true()
         if not re.fullmatch(r"[-+]?[0-9]{1,20}", value.text) or abs(int(value.text)) > _LARGEST:
-            raise _Wrong(f'"{value.text}" is not a number that "{column.name}" can have')
+            raise QueryError(f'"{value.text}" is not a number that "{column.name}" can have')
         return _compared(column, operator, int(value.text))
 
     return compare
@@ -319,7 +275,9 @@ def _period(text: str) -> tuple[datetime, datetime]:
             length = timedelta(microseconds=1) if "." in text else timedelta(seconds=1)
         return start.astimezone(UTC), start.astimezone(UTC) + length
     except (ValueError, OverflowError) as error:
-        raise _Wrong(f'"{text}" is not a date or time such as 2024-01-31T10:20:30+00:00') from error
+        raise QueryError(
+            f'"{text}" is not a date or time such as 2024-01-31T10:20:30+00:00'
+        ) from error
 
 
 _FIELDS: Final[dict[str, Callable[[_Value, Operator], Condition]]] = {

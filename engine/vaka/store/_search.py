@@ -18,45 +18,44 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from vaka.errors import InvalidInput
 from vaka.models.job import Status
 from vaka.models.moment import parse_moment
+from vaka.models.query import (
+    AND,
+    CLOSE,
+    COMPARE,
+    KEYWORD,
+    OPEN,
+    OR,
+    PLUS,
+    RANGE,
+    SHOWN,
+    VALUE,
+    Operator,
+    QueryError,
+    QueryReader,
+    operator_of,
+)
 from vaka.store.schema import job_specs, jobs
 
 Condition = sa.ColumnElement[bool]
-Operator = Literal["=", "<", "<=", ">", ">="]
 
-LONGEST: Final = 10_000
 MOST_TERMS: Final = 200
 DEEPEST: Final = 20
 MOST_STARS: Final = 2
 """Wildcards before the last character of a value: matching takes time to the power of them."""
-_SHOWN: Final = 200
 _LARGEST: Final = 2**63 - 1
 _SECOND: Final = 1_000_000
 
-_WORD: Final = r'(?:[^\s()\[\]{}"\\]|\\.)+'
-_QUOTED: Final = r'"((?:[^"\\]|\\.)*)"'
 _FIELD: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*):\s*")
-_AND: Final = re.compile(r'AND(?![^\s()"])|&&')
-_OR: Final = re.compile(r'OR(?![^\s()"])|\|\|')
 _NOT: Final = re.compile(r'NOT(?![^\s()"])|!(?=[^\s)])|-(?=[^\s)])')
-_KEYWORD: Final = re.compile(r'(?:AND|OR|NOT)(?![^\s()"])|&&|\|\|')
-_PLUS: Final = re.compile(r"\+(?=[^\s)])")
-_OPEN: Final = re.compile(r"\(")
-_CLOSE: Final = re.compile(r"\)")
-_COMPARE: Final = re.compile(rf"([<>]=?)\s*(?:{_QUOTED}|({_WORD}))", re.DOTALL)
-_VALUE: Final = re.compile(rf"{_QUOTED}|({_WORD})", re.DOTALL)
-_RANGE: Final = re.compile(
-    rf"([\[{{])\s*(?:{_QUOTED}|({_WORD}))\s+TO\s+(?:{_QUOTED}|({_WORD}))\s*([\]}}])", re.DOTALL
-)
 _UNSUPPORTED: Final = re.compile(r'(?:\^|~)(?:\d+(?:\.\d+)?)?(?=$|[\s()])|(?<=")[~^]')
 _UNPRINTABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _DAY: Final = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
@@ -72,48 +71,28 @@ def condition(query: str, *, now: datetime | None = None) -> Condition:
     return _Parser(query, now or datetime.now(UTC)).parse()
 
 
-class _Wrong(Exception):
-    """What is wrong with a query."""
-
-
-class _Parser:
+class _Parser(QueryReader[Condition]):
     """Reads a query from left to right."""
 
     def __init__(self, query: str, now: datetime) -> None:
-        self._query = query
+        super().__init__(query, "q")
         self._now = now
-        self._position = 0
         self._terms = 0
 
-    def parse(self) -> Condition:
-        try:
-            return self._whole()
-        except _Wrong as error:
-            shown = self._query[:_SHOWN]
-            raise InvalidInput(
-                f'Failed to parse query "{shown}" at character {self._position + 1}: {error}.',
-                path="q",
-            ) from error
-
-    def _whole(self) -> Condition:
-        if len(self._query) > LONGEST:
-            raise _Wrong(f"it has more than {LONGEST} characters")
+    def _read(self) -> Condition:
         if found := _UNPRINTABLE.search(self._query):
             self._position = found.start()
-            raise _Wrong("this character cannot be part of a query")
+            raise QueryError("this character cannot be part of a query")
         if self._at_end() and self._position == len(self._query):
             return sa.true()
-        result = self._any(None, 0)
-        if self._position < len(self._query):
-            raise _Wrong("a closing parenthesis has no opening one")
-        return result
+        return self._any(None, 0)
 
     def _any(self, field: _Field | None, depth: int) -> Condition:
         """Alternatives joined by OR, up to a closing parenthesis or the end."""
         if depth > DEEPEST:
-            raise _Wrong(f"parentheses are nested more than {DEEPEST} deep")
+            raise QueryError(f"parentheses are nested more than {DEEPEST} deep")
         found = [self._all(field, depth)]
-        while self._take(_OR):
+        while self._take(OR):
             found.append(self._all(field, depth))
         return sa.or_(*found)
 
@@ -121,13 +100,13 @@ class _Parser:
         """Terms that must all hold: side by side, or joined by AND."""
         found = [self._signed(field, depth)]
         while not self._at_end():
-            if self._take(_AND) is None and _OR.match(self._query, self._position):
+            if self._take(AND) is None and OR.match(self._query, self._position):
                 break
             found.append(self._signed(field, depth))
         return sa.and_(*found)
 
     def _signed(self, field: _Field | None, depth: int) -> Condition:
-        if self._take(_PLUS):
+        if self._take(PLUS):
             return self._term(field, depth)
         negations = 0
         while self._take(_NOT):
@@ -138,37 +117,37 @@ class _Parser:
     def _term(self, field: _Field | None, depth: int) -> Condition:
         self._terms += 1
         if self._terms > MOST_TERMS:
-            raise _Wrong(f"it has more than {MOST_TERMS} terms")
+            raise QueryError(f"it has more than {MOST_TERMS} terms")
         self._skip()
         if found := _FIELD.match(self._query, self._position):
             if field is not None:
-                raise _Wrong("a field stands within the values of another one")
+                raise QueryError("a field stands within the values of another one")
             name = found[1]
             if name not in _FIELDS and name not in {"_exists_", "_missing_"}:
-                raise _Wrong(f'there is no field "{name}"; there are {", ".join(_FIELDS)}')
+                raise QueryError(f'there is no field "{name}"; there are {", ".join(_FIELDS)}')
             self._position = found.end()
             if name in _FIELDS:
                 field = _FIELDS[name]
             else:
                 return self._existence(name)
-        if self._take(_OPEN):
+        if self._take(OPEN):
             inner = self._any(field, depth + 1)
-            if not self._take(_CLOSE):
-                raise _Wrong("a parenthesis is not closed")
+            if not self._take(CLOSE):
+                raise QueryError("a parenthesis is not closed")
             return inner
-        if found := self._take(_RANGE):
+        if found := self._take(RANGE):
             return self._range(_named(field), found)
-        if found := self._take(_COMPARE):
+        if found := self._take(COMPARE):
             value = _Value.read(found[2], found[3])
-            return _named(field).compare(value, _operator(found[1]), self._now)
-        if _KEYWORD.match(self._query, self._position):
-            raise _Wrong("a term is missing")
-        if not (found := self._take(_VALUE)):
-            raise _Wrong("a term is missing or not understood")
+            return _named(field).compare(value, operator_of(found[1]), self._now)
+        if KEYWORD.match(self._query, self._position):
+            raise QueryError("a term is missing")
+        if not (found := self._take(VALUE)):
+            raise QueryError("a term is missing or not understood")
         if found[2] is not None and _UNSUPPORTED.search(found[2]):
-            raise _Wrong("boosts and similarity (^ and ~) are not supported; quote the value")
+            raise QueryError("boosts and similarity (^ and ~) are not supported; quote the value")
         if _UNSUPPORTED.match(self._query, self._position):
-            raise _Wrong("boosts and similarity (^ and ~) are not supported")
+            raise QueryError("boosts and similarity (^ and ~) are not supported")
         value = _Value.read(found[1], found[2])
         if field is not None:
             return field.compare(value, "=", self._now)
@@ -186,38 +165,18 @@ class _Parser:
         return sa.and_(*parts)
 
     def _existence(self, name: str) -> Condition:
-        found = self._take(_VALUE)
+        found = self._take(VALUE)
         named = None if found is None else (found[1] or found[2])
         if named not in _FIELDS:
-            raise _Wrong(f'"{name}" is asked of a field; there are {", ".join(_FIELDS)}')
+            raise QueryError(f'"{name}" is asked of a field; there are {", ".join(_FIELDS)}')
         exists = _FIELDS[named].exists()
         return exists if name == "_exists_" else sa.not_(exists)
-
-    def _at_end(self) -> bool:
-        self._skip()
-        return self._position >= len(self._query) or self._query[self._position] == ")"
-
-    def _take(self, token: re.Pattern[str]) -> re.Match[str] | None:
-        self._skip()
-        found = token.match(self._query, self._position)
-        if found:
-            self._position = found.end()
-        return found
-
-    def _skip(self) -> None:
-        while self._query[self._position : self._position + 1].isspace():
-            self._position += 1
 
 
 def _named(field: _Field | None) -> _Field:
     if field is None:
-        raise _Wrong("a range or a comparison needs a field, as in durationSeconds:>120")
+        raise QueryError("a range or a comparison needs a field, as in durationSeconds:>120")
     return field
-
-
-def _operator(text: str) -> Operator:
-    operators: dict[str, Operator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
-    return operators[text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +199,9 @@ class _Value:
         if characters == ["*"]:
             return cls(text, ("*",))
         if characters[0] in "*?":
-            raise _Wrong("a value may not begin with a wildcard")
+            raise QueryError("a value may not begin with a wildcard")
         if characters[:-1].count("*") > MOST_STARS:
-            raise _Wrong(f"a value has more than {MOST_STARS} wildcards '*' before its end")
+            raise QueryError(f"a value has more than {MOST_STARS} wildcards '*' before its end")
         return cls(text, tuple(characters))
 
     @property
@@ -379,7 +338,7 @@ class _Name(_Column):
         if not value.pattern:
             return _ORDER[operator](self.column, value.text)
         if operator != "=":
-            raise _Wrong("a value in a comparison or a range has a wildcard")
+            raise QueryError("a value in a comparison or a range has a wildcard")
         prefix = value.prefix
         if prefix is not None:
             return sa.func.substr(self.column, 1, len(prefix)) == prefix
@@ -391,7 +350,7 @@ class _Words(_Column):
 
     def _compare(self, value: _Value, operator: Operator, now: datetime) -> Condition:  # noqa: ARG002
         if operator != "=":
-            raise _Wrong("a text has no order; compare it with a word or a quoted phrase")
+            raise QueryError("a text has no order; compare it with a word or a quoted phrase")
         return self.column.ilike(f"%{value.like}%", escape="\\")
 
 
@@ -400,7 +359,7 @@ class _Number(_Column):
 
     def _compare(self, value: _Value, operator: Operator, now: datetime) -> Condition:  # noqa: ARG002
         if not re.fullmatch(r"[-+]?[0-9]{1,19}", value.text):
-            raise _Wrong(f'"{value.text[:_SHOWN]}" is not a whole number')
+            raise QueryError(f'"{value.text[:SHOWN]}" is not a whole number')
         number = max(-_LARGEST, min(int(value.text), _LARGEST))
         return _ORDER[operator](self.column, number)
 
@@ -436,8 +395,8 @@ def _interval(text: str, now: datetime) -> tuple[datetime, datetime]:
             return first, first + timedelta(seconds=1)
         return first, first + timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
-        raise _Wrong(
-            f'"{text[:_SHOWN]}" is not a moment such as 2026-01-31, "2026-01-31T12:00:00Z" or "-1 day"'
+        raise QueryError(
+            f'"{text[:SHOWN]}" is not a moment such as 2026-01-31, "2026-01-31T12:00:00Z" or "-1 day"'
         ) from error
 
 
@@ -452,7 +411,7 @@ class _Constant(_Field):
 
     def compare(self, value: _Value, operator: Operator, now: datetime) -> Condition:  # noqa: ARG002
         if operator != "=":
-            raise _Wrong("this field has no order")
+            raise QueryError("this field has no order")
         if value.prefix is not None:
             return _truth(self.value.startswith(value.prefix))
         return _truth(self.value == value.text)
@@ -469,7 +428,7 @@ class _Flag(_Field):
 
     def compare(self, value: _Value, operator: Operator, now: datetime) -> Condition:  # noqa: ARG002
         if operator != "=" or value.text not in {"true", "false"}:
-            raise _Wrong("this field is true or false")
+            raise QueryError("this field is true or false")
         return self.condition if value.text == "true" else sa.not_(self.condition)
 
 

@@ -13,9 +13,10 @@ from sqlalchemy.engine import Connection
 
 from vaka.errors import InvalidInput
 from vaka.models.job import JobQuery, Status
+from vaka.models.query import LONGEST
 from vaka.store import JobStore
 from vaka.store._records import _RECORD
-from vaka.store._search import DEEPEST, FIELDS, LONGEST, MOST_TERMS, condition
+from vaka.store._search import DEEPEST, FIELDS, MOST_TERMS, condition
 from vaka.store.schema import job_specs, jobs, metadata
 
 from .support import START, Clock, claim_one, fence, new_job
