@@ -62,14 +62,7 @@ def distributed_by(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...
     Raises:
         InvalidInput: a column is not there.
     """
-    result = tuple(dict.fromkeys(names.webalize(name) for name in key))
-    missing = [written for written in key if names.webalize(written) not in columns]
-    if missing:
-        raise InvalidInput(
-            f'Distribution key columns "{", ".join(missing)}" not found in "{", ".join(columns)}"',
-            path="distributionKey",
-        )
-    return result
+    return _of_columns(key, columns, "Distribution", "distributionKey")
 
 
 def checked_key(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
@@ -78,14 +71,19 @@ def checked_key(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidInput: a column is not there.
     """
-    result = tuple(dict.fromkeys(names.webalize(name) for name in key))
+    return _of_columns(key, columns, "Primary", "primaryKey")
+
+
+def _of_columns(
+    key: Sequence[str], columns: Sequence[str], kind: str, path: str
+) -> tuple[str, ...]:
     missing = [written for written in key if names.webalize(written) not in columns]
     if missing:
         raise InvalidInput(
-            f'Primary key columns "{", ".join(missing)}" not found in "{", ".join(columns)}"',
-            path="primaryKey",
+            f'{kind} key columns "{", ".join(missing)}" not found in "{", ".join(columns)}"',
+            path=path,
         )
-    return result
+    return tuple(dict.fromkeys(names.webalize(name) for name in key))
 
 
 class ImportKeys:

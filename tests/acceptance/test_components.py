@@ -3,83 +3,27 @@
 from __future__ import annotations
 
 import json
-import secrets
-import textwrap
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.acceptance.images import Images
+from tests.acceptance.projects import Project, open_project
 
-from vaka import Engine, EngineConfig, Event, JobSpec, Outcome, Status
+from vaka import Status
 from vaka.models.storage import StorageScope, TableLoad
 
 pytestmark = pytest.mark.docker
-
-INSTANCE = f"test-{secrets.token_hex(4)}"
-
-
-@dataclass
-class Project:
-    """A project in an engine on the real daemon."""
-
-    engine: Engine
-    images: Images
-    library: str
-    """An image with Python and the component library."""
-    id: str = "1"
-
-    async def component(
-        self, component_id: str, image: str, *, types: str = "none", **data: Any
-    ) -> None:
-        uri, _, tag = image.partition(":")
-        await self.engine.catalog.put_component(
-            {
-                "id": component_id,
-                "type": "other",
-                "name": component_id,
-                "dataTypesConfiguration": {"dataTypesSupport": types},
-                "data": {
-                    "definition": {"type": "dockerhub", "uri": uri, "tag": tag},
-                    "network": "none",
-                    **data,
-                },
-            }
-        )
-
-    async def python(self, component_id: str, program: str, **options: Any) -> None:
-        """A component that is this program, `library` at hand."""
-        image = self.images.python(self.library, textwrap.dedent(program))
-        await self.component(component_id, image, **options)
-
-    async def run(self, component_id: str, **spec: Any) -> tuple[Outcome, list[Event]]:
-        """A job's outcome, and what its containers printed."""
-        job = await self.engine.submit(
-            JobSpec(component=component_id, project=self.id, **{"config_data": {}, **spec})
-        )
-        outcome = await job.wait()
-        return outcome, [event async for event in job.events(follow=False) if event.kind == "log"]
-
-    async def columns(self, table_id: str) -> tuple[str, ...]:
-        table = await self.engine.storage.tables.table(StorageScope(self.id), table_id)
-        return table.columns
 
 
 @pytest.fixture
 async def project(
     docker_host: str, images: Images, demo_images: Mapping[str, str], tmp_path: Path
 ) -> AsyncIterator[Project]:
-    config = EngineConfig(
-        home=tmp_path / "home",
-        instance=INSTANCE,
-        runtime_url=f"docker+{docker_host}",
-        pull_attempts=1,
-    )
-    async with Engine(config) as engine:
-        yield Project(engine, images, demo_images["demo-delays"])
-    assert images.containers(INSTANCE) == []
+    library = demo_images["demo-delays"]
+    async with open_project(docker_host, images, library, tmp_path / "home") as project:
+        yield project
 
 
 AWKWARD = "123 ščř =-'\"321 $HOME `id` \\n %s"
@@ -104,7 +48,7 @@ async def test_no_container_is_left_of_a_job_that_fails_or_takes_too_long(projec
     late, _ = await project.run("late")
     assert (failed.message, late.error) == ("no", "user")
     assert "exceeded the timeout of 1 seconds" in late.message
-    assert project.images.containers(INSTANCE) == []
+    assert project.images.containers(project.instance) == []
 
 
 @pytest.mark.scenario("mapping", 254)
@@ -204,7 +148,7 @@ async def test_the_library_finds_every_table_that_is_staged(
     path = tmp_path / "t.csv"
     path.write_text('"id"\n"1"\n')
     load = TableLoad("in.c-main.t", (path,))
-    await project.engine.storage.tables.load(StorageScope("1"), [load])
+    await project.engine.storage.tables.load(StorageScope(project.id), [load])
     await project.python("lib.lists", LISTS_TABLES)
     await project.component(
         "p.folder",

@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import random
-import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from decimal import Decimal
@@ -21,14 +20,13 @@ from typing import Any
 import pytest
 import trio
 from tests.acceptance.images import Images
-from tests.acceptance.test_components import Project
+from tests.acceptance.projects import Project, open_project
 
-from vaka import Engine, EngineConfig, Status
+from vaka import Status
 from vaka.models.storage import ExportOptions, FileQuery, FileUpload, StorageScope, TableLoad
 
 pytestmark = pytest.mark.docker
 
-INSTANCE = f"test-{secrets.token_hex(4)}"
 REGIONS = ("north", "south", "east")
 RATES = {"north": "1", "south": "0.5", "east": "24.25"}
 ORDERS, REVENUE = "in.c-shop.orders", "out.c-shop.revenue"
@@ -155,16 +153,11 @@ for name in os.listdir("/data/in/tables"):
 async def project(
     docker_host: str, images: Images, demo_images: Mapping[str, str], tmp_path: Path
 ) -> AsyncIterator[Project]:
-    config = EngineConfig(
-        home=tmp_path / "home",
-        instance=INSTANCE,
-        runtime_url=f"docker+{docker_host}",
-        pull_attempts=1,
-    )
-    async with Engine(config) as engine:
-        made = await engine.catalog.create_project("Shop", features=("new-native-types",))
-        yield Project(engine, images, demo_images["demo-delays"], made.id)
-    assert images.containers(INSTANCE) == []
+    library = demo_images["demo-delays"]
+    async with open_project(
+        docker_host, images, library, tmp_path / "home", features=["new-native-types"]
+    ) as project:
+        yield project
 
 
 def orders(days: range, seed: int) -> list[dict[str, str]]:

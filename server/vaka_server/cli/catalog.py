@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vaka_server.cli import text
 from vaka_server.cli.client import Document, NewToken, ProjectChange
@@ -65,9 +66,13 @@ def register(app: typer.Typer) -> None:
     command(token, "revoke")(token_revoke)
 
 
-def group(app: typer.Typer, name: str, help_text: str) -> typer.Typer:
+def group(
+    app: typer.Typer, name: str, help_text: str, *, cls: type[TyperGroup] = TyperGroup
+) -> typer.Typer:
     """A group of commands."""
-    made = typer.Typer(name=name, help=help_text, no_args_is_help=True, rich_markup_mode=None)
+    made = typer.Typer(
+        name=name, help=help_text, no_args_is_help=True, rich_markup_mode=None, cls=cls
+    )
     app.add_typer(made)
     return made
 

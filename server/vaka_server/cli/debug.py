@@ -18,8 +18,21 @@ import typer
 from typer.core import TyperGroup
 
 from vaka_server.cli import text
+from vaka_server.cli.catalog import group
 from vaka_server.cli.client import Client, Document, Run
-from vaka_server.cli.jobs import JobId, exit_code, follow_to_end, request_body, tell_end
+from vaka_server.cli.jobs import (
+    Branch,
+    ComponentId,
+    Config,
+    ConfigData,
+    JobId,
+    Rows,
+    Tag,
+    exit_code,
+    follow_to_end,
+    request_body,
+    tell_end,
+)
 from vaka_server.cli.session import Absent, Exit, Session, Usage, command, remark, say
 
 FORMATS = ("zip", "tar.zst")
@@ -47,31 +60,24 @@ class _OrList(TyperGroup):
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     command(app, "debug")(debug)
-    group = typer.Typer(
-        name="snapshots",
-        help="What a debug job left of its stages: `vaka snapshots JOB` lists it.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
+    snapshots = group(
+        app,
+        "snapshots",
+        "What a debug job left of its stages: `vaka snapshots JOB` lists it.",
         cls=_OrList,
     )
-    app.add_typer(group)
-    command(group, "list")(snapshots_list)
-    command(group, "get")(snapshots_get)
+    command(snapshots, "list")(snapshots_list)
+    command(snapshots, "get")(snapshots_get)
 
 
 async def debug(
     session: Session,
-    component: Annotated[str, typer.Argument(help="Id of the component.")],
-    config: Annotated[str | None, typer.Option(help="Id of a stored configuration.")] = None,
-    row: Annotated[
-        list[str] | None, typer.Option(help="Run only this row of it; may be repeated.")
-    ] = None,
-    config_data: Annotated[
-        str | None,
-        typer.Option(help="A whole configuration: JSON, or @FILE, in place of the stored one."),
-    ] = None,
-    branch: Annotated[str | None, typer.Option(help="Id of the branch to run in.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Tag of the image to run.")] = None,
+    component: ComponentId,
+    config: Config = None,
+    row: Rows = None,
+    config_data: ConfigData = None,
+    branch: Branch = None,
+    tag: Tag = None,
     archive_format: Annotated[
         str | None, typer.Option("--format", help="How snapshots are packed: zip or tar.zst.")
     ] = None,

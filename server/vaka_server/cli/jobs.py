@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from vaka.models.event import Event
 
 JobId = Annotated[int, typer.Argument(metavar="JOB", help="Id of the job.", min=1)]
+ComponentId = Annotated[str, typer.Argument(help="Id of the component.")]
+Config = Annotated[str | None, typer.Option(help="Id of a stored configuration.")]
+Rows = Annotated[list[str] | None, typer.Option(help="Run only this row of it; may be repeated.")]
+ConfigData = Annotated[
+    str | None,
+    typer.Option(help="A whole configuration: JSON, or @FILE, in place of the stored one."),
+]
+Branch = Annotated[str | None, typer.Option(help="Id of the branch to run in.")]
+Tag = Annotated[str | None, typer.Option(help="Tag of the image to run.")]
 COLUMNS = {
     "id": "JOB",
     "status": "STATUS",
@@ -48,20 +57,15 @@ def register(app: typer.Typer) -> None:
 
 async def run(
     session: Session,
-    component: Annotated[str, typer.Argument(help="Id of the component.")],
-    config: Annotated[str | None, typer.Option(help="Id of a stored configuration.")] = None,
-    row: Annotated[
-        list[str] | None, typer.Option(help="Run only this row of it; may be repeated.")
-    ] = None,
+    component: ComponentId,
+    config: Config = None,
+    row: Rows = None,
     parallel: Annotated[
         str | None, typer.Option(help="Rows to run at a time: a number, or 'infinity'.")
     ] = None,
-    config_data: Annotated[
-        str | None,
-        typer.Option(help="A whole configuration: JSON, or @FILE, in place of the stored one."),
-    ] = None,
-    branch: Annotated[str | None, typer.Option(help="Id of the branch to run in.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Tag of the image to run.")] = None,
+    config_data: ConfigData = None,
+    branch: Branch = None,
+    tag: Tag = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return once the job is stored.")
     ] = False,
@@ -93,13 +97,13 @@ async def run(
 
 async def action(
     session: Session,
-    component: Annotated[str, typer.Argument(help="Id of the component.")],
+    component: ComponentId,
     name: Annotated[str, typer.Argument(metavar="ACTION", help="Name of the action.")],
     config_data: Annotated[
         str, typer.Option(help="The whole configuration: JSON, or @FILE.")
     ] = "{}",
     branch: Annotated[str | None, typer.Option(help="Id of the branch to tell it of.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Tag of the image to run.")] = None,
+    tag: Tag = None,
 ) -> Exit:
     """Run a component's synchronous action and print the JSON that it answers.
 

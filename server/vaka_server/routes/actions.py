@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
-
 from vaka.errors import NotFound
 from vaka.models.component import ComponentDefinition
 from vaka_server import documents
@@ -11,7 +9,7 @@ from vaka_server.access import Access, check_component
 from vaka_server.body import parse_json
 from vaka_server.requests import action_spec
 from vaka_server.route import Call, Response, Route
-from vaka_server.routes.docker import RUN_ID_LENGTH, header, members
+from vaka_server.routes.docker import RUN_ID_LENGTH, header, members, of_caller
 
 
 async def act(call: Call, component: str, action: str) -> Response:
@@ -28,18 +26,8 @@ async def act(call: Call, component: str, action: str) -> Response:
         ) from error
     ComponentDefinition.parse(registered).check_action(action)
     spec = action_spec(members(parse_json(await call.raw())), component, action)
-    token = call.token
-    result = await call.engine.act(
-        spec.model_copy(
-            update={
-                "project": token.project.id,
-                "token_id": token.id,
-                "token_description": token.description,
-                "token": SecretStr(call.secret or ""),
-                "run_id": header(call, "X-KBC-RunId", RUN_ID_LENGTH),
-            }
-        )
-    )
+    spec = of_caller(call, spec, run_id=header(call, "X-KBC-RunId", RUN_ID_LENGTH))
+    result = await call.engine.act(spec)
     return call.runner(documents.action(result.value))
 
 

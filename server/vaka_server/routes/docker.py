@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from vaka.errors import InvalidInput, NotFound
-from vaka.models.job import Mode
+from vaka.models.job import ActionSpec, JobSpec, Mode
 from vaka_server.access import Access, check_component
 from vaka_server.body import parse_json
 from vaka_server.documents import job_url
 from vaka_server.problems import Refused
 from vaka_server.requests import job_spec
 from vaka_server.route import Call, Response, Route
+
+S = TypeVar("S", ActionSpec, JobSpec)
 
 RUN_ID_LENGTH = 200
 KEY_LENGTH = 200
@@ -51,19 +53,13 @@ async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Re
     except NotFound as error:
         raise InvalidInput(f"Component '{component}' not found.") from error
     spec = job_spec(given, component, mode, tag)
-    token = call.token
-    job = await call.engine.submit(
-        spec.model_copy(
-            update={
-                "project": token.project.id,
-                "token_id": token.id,
-                "token_description": token.description,
-                "token": SecretStr(call.secret or ""),
-                "parent_run_id": header(call, "X-KBC-RunId", RUN_ID_LENGTH),
-                "idempotency_key": header(call, "Idempotency-Key", KEY_LENGTH),
-            }
-        )
+    spec = of_caller(
+        call,
+        spec,
+        parent_run_id=header(call, "X-KBC-RunId", RUN_ID_LENGTH),
+        idempotency_key=header(call, "Idempotency-Key", KEY_LENGTH),
     )
+    job = await call.engine.submit(spec)
     return call.runner(
         {
             "id": str(job.id),
@@ -71,6 +67,20 @@ async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Re
             "status": job.record.status.value,
         },
         202,
+    )
+
+
+def of_caller(call: Call, spec: S, **others: Any) -> S:
+    """A job or an action that the caller asks for, with `others` of its members set."""
+    token = call.token
+    return spec.model_copy(
+        update={
+            "project": token.project.id,
+            "token_id": token.id,
+            "token_description": token.description,
+            "token": SecretStr(call.secret or ""),
+            **others,
+        }
     )
 
 
