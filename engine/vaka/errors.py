@@ -43,14 +43,29 @@ class EngineError(Exception):
 
 
 class UserError(EngineError):
-    """A failure that the author of a job or a request can mend."""
+    """A failure that the author of a job or a request can mend.
+
+    `code` is Storage's word for it where that is more precise than what the class says, such as
+    `storage.tables.validation.noColumns` (storage-api.md section 1.5).
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NotFound(UserError):
     """The thing named does not exist, or not for this project."""
 
-    def __init__(self, message: str, *, kind: str, id: str) -> None:  # noqa: A002 - the thing's id
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        id: str,  # noqa: A002 - the thing's id
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
         self.kind = kind
         self.id = id
 
@@ -74,8 +89,8 @@ class AuthenticationFailed(UserError):
 class InvalidInput(UserError):
     """A configuration, manifest, state or request does not have the shape it must have."""
 
-    def __init__(self, message: str, *, path: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, path: str = "", code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.path = path
 
 
@@ -88,9 +103,14 @@ class CipherRefused(UserError):
     """
 
     def __init__(
-        self, message: str = "", *, reason: str = "malformed", paths: tuple[str, ...] = ()
+        self,
+        message: str = "",
+        *,
+        reason: str = "malformed",
+        paths: tuple[str, ...] = (),
+        code: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, code=code)
         self.reason = reason
         self.paths = paths
 
@@ -102,16 +122,18 @@ class MappingFailed(UserError):
 class Overloaded(UserError):
     """As many of these run already as may at a time; `retry_after` is seconds."""
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.retry_after = retry_after
 
 
 class ContainerFailed(UserError):
     """A component ended with its user-error code (1), or told to hide application errors."""
 
-    def __init__(self, message: str, *, exit_code: int, stderr_tail: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, exit_code: int, stderr_tail: str = "", code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
 
@@ -122,8 +144,10 @@ class OutOfMemory(UserError):
     `limit` and `peak` are bytes; `peak` is None where the daemon does not tell.
     """
 
-    def __init__(self, message: str, *, limit: int, peak: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, limit: int, peak: int | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
         self.limit = limit
         self.peak = peak
 
@@ -131,8 +155,10 @@ class OutOfMemory(UserError):
 class DeadlineExceeded(UserError):
     """A container ran longer than it may; `setting` names what set the limit."""
 
-    def __init__(self, message: str, *, seconds: float, setting: str) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, seconds: float, setting: str, code: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
         self.seconds = seconds
         self.setting = setting
 

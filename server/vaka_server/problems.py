@@ -64,11 +64,15 @@ class Refused(UserError):
     """A request that is turned down with a status of its own; `code` is Storage's word for it."""
 
     def __init__(
-        self, status: int, message: str, *, code: str = "", headers: dict[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, code=code)
         self.status = status
-        self.code = code
         self.headers = headers or {}
 
 
@@ -101,16 +105,16 @@ def describe(error: BaseException) -> Problem:
             return Problem(401, INVALID_TOKEN, "storage.tokenInvalid")
         case AccessDenied():
             return Problem(403, ACCESS_DENIED, "accessDenied")
-        case NotAllowed(message=message):
-            return Problem(405, message, "notAllowed")
-        case NotFound(kind=kind, message=message):
-            return Problem(404, message, _NOT_FOUND.get(kind, "notFound"))
-        case Conflict(message=message):
-            return Problem(409, message, "conflict")
-        case Overloaded(message=message):
-            return Problem(503, message, "overloaded")
-        case UserError(message=message):
-            return Problem(400, message, "storage.validation")
+        case NotAllowed(message=message, code=code):
+            return Problem(405, message, code or "notAllowed")
+        case NotFound(kind=kind, message=message, code=code):
+            return Problem(404, message, code or _NOT_FOUND.get(kind, "notFound"))
+        case Conflict(message=message, code=code):
+            return Problem(409, message, code or "conflict")
+        case Overloaded(message=message, code=code):
+            return Problem(503, message, code or "overloaded")
+        case UserError(message=message, code=code):
+            return Problem(400, message, code or "storage.validation")
         case NoSuchRoute() | MethodNotAllowed():
             return Problem(404, "Route not found", "notFound")
         case HTTPException(code=int(status), description=text) if 400 <= status < 500:
@@ -142,11 +146,11 @@ def body(error: BaseException, request: Request) -> tuple[dict[str, Any], int, d
 
 @contextmanager
 def conflict_is(status: int, code: str) -> Iterator[None]:
-    """Within it, a `Conflict` goes out with this status and Storage's word for it."""
+    """Within it, a `Conflict` goes out with this status, and Storage's word unless it has its own."""
     try:
         yield
     except Conflict as error:
-        raise Refused(status, error.message, code=code) from error
+        raise Refused(status, error.message, code=error.code or code) from error
 
 
 def run_id_number(header: str | None) -> int:

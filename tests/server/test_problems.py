@@ -15,11 +15,14 @@ from vaka.errors import (
     ApplicationError,
     Conflict,
     InvalidInput,
+    MappingFailed,
     NotAllowed,
     NotFound,
     Overloaded,
     StoreUnavailable,
+    UserError,
 )
+from vaka_server.problems import describe
 
 RUN = "/docker/C/run"
 CONFIG = {"config": "x"}
@@ -102,6 +105,25 @@ async def test_a_users_error_is_told_as_it_is(
     assert body["message"] == "told"
     assert "Retry-After" not in response.headers
     assert [each.levelname for each in caplog.records] == ["INFO"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (InvalidInput("told", code="storage.tables.validation.noColumns"), 400, None),
+        (MappingFailed("told", code="invalidCsv"), 400, None),
+        (NotFound("told", kind="token", id="1", code="storage.tokens.gone"), 404, None),
+        (Conflict("told", code="storage.components.configurations.versionConflict"), 409, None),
+        (InvalidInput("told"), 400, "storage.validation"),
+        (NotFound("told", kind="bucket", id="in.c-a"), 404, "storage.buckets.notFound"),
+    ],
+)
+def test_an_error_that_has_storages_word_goes_out_with_it(
+    failure: UserError, status: int, code: str | None
+) -> None:
+    problem = describe(failure)
+    assert (problem.status, problem.message) == (status, "told")
+    assert problem.code == (code or failure.code)
 
 
 async def test_who_comes_when_all_is_taken_is_told_when_to_come_again(
