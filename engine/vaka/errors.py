@@ -24,6 +24,7 @@ EngineError
     ├── RuntimeUnavailable       the container runtime does not answer
     ├── HomeInUse                .pid: another engine works in this home
     ├── StoreUnavailable         the job store does not answer, or its disk is full
+    ├── DiskFull                 Storage has no room for what was to be kept
     └── UnderMaintenance         .retry_after: Storage is closed for a while; jobs go back to waiting
 ```
 
@@ -212,6 +213,10 @@ class RuntimeUnavailable(ApplicationError):
 
 class StoreUnavailable(ApplicationError):
     """The job store cannot be read or written."""
+
+
+class DiskFull(ApplicationError):
+    """There is no room for what was to be kept; nothing of it was."""
 
 
 class HomeInUse(ApplicationError):

@@ -13,11 +13,20 @@ The hook API is versioned by the distribution's major version.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import pluggy
 
@@ -48,6 +57,8 @@ from vaka.models.container import (
 )
 from vaka.models.event import Event
 from vaka.models.storage import (
+    Blob,
+    BlockRef,
     BucketDetail,
     ColumnDefinition,
     DeleteWhere,
@@ -66,6 +77,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
+    "BlobBackend",
     "Catalog",
     "CipherReader",
     "ContainerRuntime",
@@ -253,8 +265,97 @@ class TableBackend(ABC):
         )
 
 
+class BlobBackend(ABC):
+    """The content of files as clients send and fetch it: in blobs, addressed by file and name.
+
+    A file that is not sliced is one blob, whose name is empty. A slice is a blob with a name of its own;
+    which blobs are slices, and in which order, `arrange` says. Each method raises `NotFound` of the kind
+    `file` for a file that is not there, and of the kind `blob` for such a blob.
+
+    A blob is never half there: it appears, and is replaced, as a whole and durably. An open one stays
+    readable whatever becomes of it.
+    """
+
+    @abstractmethod
+    async def list_blobs(self, scope: StorageScope, file_id: int) -> list[Blob]:
+        """All blobs of a file, by name."""
+
+    @abstractmethod
+    async def blob(self, scope: StorageScope, file_id: int, name: str) -> Blob:
+        """What is known of one."""
+
+    @abstractmethod
+    async def open(self, scope: StorageScope, file_id: int, name: str) -> tuple[Blob, BinaryIO]:
+        """One, and its content, unbuffered, which the caller closes."""
+
+    @abstractmethod
+    async def put(
+        self,
+        scope: StorageScope,
+        file_id: int,
+        name: str,
+        source: Path,
+        *,
+        overwrite: bool = True,
+    ) -> Blob:
+        """Make `source`, which may be taken away, a blob; `Conflict` when there is one already.
+
+        The empty blob of a file that is not sliced completes it. Blocks that were staged for the blob
+        are forgotten. `InvalidInput` for a name that a file's blob cannot have.
+        """
+
+    @abstractmethod
+    async def stage(
+        self, scope: StorageScope, file_id: int, name: str, block: str, source: Path
+    ) -> None:
+        """Keep `source`, which may be taken away, as a block, in place of an earlier one of that id.
+
+        Blocks survive a restart. Those that nobody commits go after a day at the earliest.
+        """
+
+    @abstractmethod
+    async def commit(
+        self,
+        scope: StorageScope,
+        file_id: int,
+        name: str,
+        blocks: Sequence[BlockRef],
+        *,
+        overwrite: bool = True,
+    ) -> Blob:
+        """Make a blob of blocks, in this order; what else was staged for it is forgotten.
+
+        To commit the same once more changes nothing. `InvalidInput` whose path is `blocks` for a block
+        that is not there: then nothing has changed.
+        """
+
+    @abstractmethod
+    async def remove(self, scope: StorageScope, file_id: int, name: str) -> None:
+        """Remove one. A file that was complete by it is not uploaded any more."""
+
+    @abstractmethod
+    async def arrange(self, scope: StorageScope, file_id: int, slices: Sequence[str]) -> FileDetail:
+        """Say which blobs, in which order, are the slices of a sliced file, which completes it.
+
+        Names are taken as they are. One that is no blob of the file is told who reads the file
+        (`InvalidInput`), and nothing of it is read then.
+        """
+
+
 class FileBackend(ABC):
     """Files of a project, addressed by a growing integer id."""
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether `prepare` and the writing half of `blobs` work; else they are refused."""
+        return False
+
+    @property
+    def blobs(self) -> BlobBackend:
+        """The content of files in parts. The default reads by `reading`, and refuses to write."""
+        from vaka._blobs import WholeFiles  # noqa: PLC0415 - needs this module
+
+        return WholeFiles(self)
 
     @abstractmethod
     async def list_files(self, scope: StorageScope, query: FileQuery) -> list[FileDetail]:
@@ -272,15 +373,37 @@ class FileBackend(ABC):
         source: Path | Sequence[Path],
         *,
         import_key: str | None = None,
+        move: bool = False,
     ) -> FileDetail:
         """Store a file, or the slices of one. Durable and listed when it returns.
 
         A second upload with the same `import_key` stores nothing and returns the first one's file.
+        `move`: the sources are nobody else's, and may be taken away instead of copied, also by an
+        upload that fails later.
         """
+
+    async def prepare(self, scope: StorageScope, upload: FileUpload) -> FileDetail:
+        """A new file whose content comes by `blobs`; listed at once."""
+        raise InvalidInput("This Storage takes files only together with their content.")
 
     @abstractmethod
     async def download(self, scope: StorageScope, file_id: int, target: Path) -> FileDetail:
-        """Write a file's bytes to the new file `target`, a sliced one's to the new folder `target`."""
+        """Write a file's bytes to the new file `target`, a sliced one's to the new folder `target`.
+
+        `InvalidInput` with the code `storage.fileNotUploaded` when its content has not come yet.
+        """
+
+    @asynccontextmanager
+    async def reading(self, scope: StorageScope, file_id: int) -> AsyncGenerator[list[Path], None]:
+        """A file's content to be read in place: one path, or its slices' in order.
+
+        Nobody may change what is there, and it is there until the block is left, whatever becomes of
+        the file. The default downloads to a temporary folder; errors are those of `download`.
+        """
+        with TemporaryDirectory(prefix="vaka-reading-") as folder:
+            target = Path(folder) / "content"
+            detail = await self.download(scope, file_id, target)
+            yield [target / name for name in detail.slices] if detail.is_sliced else [target]
 
     @abstractmethod
     async def delete(self, scope: StorageScope, file_id: int) -> None:

@@ -74,7 +74,7 @@ files = sa.Table(
     sa.Column("run_id", sa.String),
     *_creator(),
     sa.Column("import_key", sa.String),
-    sa.Column("content", sa.String),  # null once it is removed
+    sa.Column("is_uploaded", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.UniqueConstraint("project", "import_key"),
     sa.Index("files_by_project", "project", "id"),
     sa.Index("files_by_expiry", "expires"),
@@ -88,12 +88,26 @@ file_tags = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Index("files_by_tag", "tag", "file_id"),
 )
+# which blobs are a file's slices; names are taken as a client gives them, so there may be no such blob
 file_slices = sa.Table(
     "file_slices",
     metadata,
     sa.Column("file_id", sa.ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
     sa.Column("name", sa.String, nullable=False),
+)
+# the content of files; a file that is not sliced is the blob with the empty name
+file_blobs = sa.Table(
+    "file_blobs",
+    metadata,
+    sa.Column("file_id", sa.ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    # the file that holds it, below the folder of the project
+    sa.Column("content", sa.String, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger),  # null: as large as that file
+    sa.Column("modified", Moment, nullable=False),
+    # a list of [id, size] of the blocks it was made of
+    sa.Column("blocks", sa.Text),
 )
 projects = sa.Table(
     "projects",
@@ -275,10 +289,27 @@ def _add_branches(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE files ADD COLUMN branch VARCHAR DEFAULT '' NOT NULL")
 
 
+def _add_blobs(connection: Connection) -> None:
+    file_blobs.create(connection)
+    connection.exec_driver_sql(
+        "ALTER TABLE files ADD COLUMN is_uploaded BOOLEAN DEFAULT 1 NOT NULL"
+    )
+    # a sliced file was a folder of its slices
+    connection.exec_driver_sql(
+        "INSERT INTO file_blobs (file_id, name, content, size_bytes, modified)"
+        " SELECT id, '', content, size_bytes, created FROM files"
+        " WHERE content IS NOT NULL AND NOT is_sliced"
+        " UNION ALL SELECT id, s.name, content || '/' || s.name, NULL, created"
+        " FROM files JOIN file_slices AS s ON s.file_id = id WHERE content IS NOT NULL"
+    )
+    connection.exec_driver_sql("ALTER TABLE files DROP COLUMN content")
+
+
 _MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     # A new database has the tables above as they are. These bring an older one to that: from 1 to 2, ...
     _add_the_vault,
     _add_branches,
+    _add_blobs,
 )
 _NEWEST: Final = 1 + len(_MIGRATIONS)
 

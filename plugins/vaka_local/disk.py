@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vaka.errors import ApplicationError, MappingFailed
+from vaka.errors import ApplicationError, DiskFull, MappingFailed
 
 _CHUNK: Final = 8 << 20
 _DESCRIPTORS: Final = Path("/proc/self/fd")
@@ -83,21 +84,62 @@ def _explained(target: Path) -> Generator[None, None, None]:
         raise ApplicationError(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def copy(source: int, target: int, check: Callable[[], None]) -> int:
+def copy(
+    source: int,
+    target: int,
+    check: Callable[[], None],
+    *,
+    offset: int | None = None,
+    size: int | None = None,
+) -> int:
     """Copy what is left of one descriptor to another, and say how many bytes that were.
 
-    `check` is called between steps and may raise.
+    With an `offset` what follows it, and at most `size` bytes. `check` is called between steps and may
+    raise.
     """
     count = 0
-    while True:
+    while size is None or count < size:
         check()
+        chunk = _CHUNK if size is None else min(_CHUNK, size - count)
         try:
-            step = os.sendfile(target, source, None, _CHUNK)
+            start = None if offset is None else offset + count
+            step = os.sendfile(target, source, start, chunk)
         except OSError as error:
-            raise ApplicationError(f"A file cannot be copied: {error.strerror}.") from error
+            raise not_stored(error) from error
         if not step:
-            return count
+            break
         count += step
+    return count
+
+
+def not_stored(error: OSError) -> ApplicationError:
+    """What to raise in place of an error of the file system."""
+    kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else ApplicationError
+    return kind(f"A file cannot be stored: {error.strerror}.")
+
+
+def take(source: Path, target: Path, label: str) -> bool:
+    """Give `source` the name `target`; False when it cannot be moved there, and has to be copied.
+
+    Raises:
+        MappingFailed: it is not a regular file, or not there.
+        OSError: it cannot be moved anywhere.
+    """
+    if source.parent == _DESCRIPTORS:
+        return False
+    try:
+        is_regular = stat.S_ISREG(source.lstat().st_mode)
+    except OSError as error:
+        raise MappingFailed(f"{label} cannot be read: {error.strerror}.") from error
+    if not is_regular:
+        raise MappingFailed(f"{label} is not a regular file.")
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        raise
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -107,6 +149,25 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def link(source: Path, target: Path, check: Callable[[], None]) -> None:
+    """Give a file another name; where that cannot be, make a copy.
+
+    Raises:
+        FileNotFoundError: there is no `source`.
+    """
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without such names, or too many of them
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with new_file(target) as new:
+                copy(fd, new, check)
+        finally:
+            os.close(fd)
 
 
 def remove(path: Path) -> None:

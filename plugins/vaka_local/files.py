@@ -1,4 +1,4 @@
-"""The files of the embedded Storage: content in a folder, everything else in SQL.
+"""The files of the embedded Storage: content in folders, everything else in SQL.
 
 Content is complete and on the disk before the database knows of it, and goes after the database has
 forgotten it. So what a crash leaves behind is content that nobody knows; it is swept up later.
@@ -7,12 +7,11 @@ forgotten it. So what a crash leaves behind is content that nobody knows; it is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from uuid import uuid4
 
 import sqlalchemy as sa
 import trio
@@ -20,48 +19,65 @@ import trio.from_thread
 import trio.to_thread
 from sqlalchemy.engine import Connection
 
-from vaka.errors import ApplicationError, InvalidInput, NotFound
-from vaka.hooks import FileBackend
+from vaka.errors import InvalidInput
+from vaka.hooks import BlobBackend, FileBackend
 from vaka.models.storage import FileDetail, FileQuery, FileUpload, StorageScope
 from vaka_local import filequery, names
-from vaka_local.database import Database, file_slices, file_tags, files
-from vaka_local.disk import copy, new_file, new_folder, open_regular, remove, sync_folder
+from vaka_local.blobs import LocalBlobs
+from vaka_local.contents import Contents, Stored
+from vaka_local.database import Database, file_blobs, file_slices, file_tags, files
+from vaka_local.disk import copy, new_file, new_folder, remove
+from vaka_local.filerows import bounded, details, find_row, in_scope, is_alive, not_found
 
 _MAX_AGE: Final = timedelta(days=15)
 """How long files are kept that are not permanent."""
 _SWEEP_INTERVAL: Final = timedelta(hours=1)
 _ABANDONED: Final = timedelta(days=1)
-"""Age of content that nobody knows and that no upload can be working on any more."""
+"""Age of content that nobody knows and that no upload can be working on any more, and of blocks that
+nobody has committed."""
 _TRANSFERS: Final = 4
-_IDS_AT_A_TIME: Final = 500
+_LONGEST_ENDING: Final = 32
+_FORGOTTEN_SECONDS: Final = 30
+"""How long to go on removing what was read when whoever read it has gone."""
 
 
 class LocalFiles(FileBackend):
     """Files in a folder."""
 
-    def __init__(self, folder: Path, database: Database, clock: Callable[[], datetime]) -> None:
-        """Keep content in `folder`; `clock` gives the time in UTC."""
-        self._folder = folder
+    def __init__(self, home: Path, database: Database, clock: Callable[[], datetime]) -> None:
+        """Keep content below `home`; `clock` gives the time in UTC."""
+        self._contents = Contents(home)
         self._database = database
         self._clock = clock
         self._transfers = trio.CapacityLimiter(_TRANSFERS)
+        self._blobs = LocalBlobs(self._contents, database, clock, self._transfers)
         self._swept: datetime | None = None
+
+    @property
+    def takes_uploads(self) -> bool:
+        return True
+
+    @property
+    def blobs(self) -> BlobBackend:
+        return self._blobs
 
     async def list_files(self, scope: StorageScope, query: FileQuery) -> list[FileDetail]:
         if query.limit < 0 or query.offset < 0:
             raise InvalidInput("Limit and offset cannot be negative.", path="limit")
-        conditions = [*_in(scope), filequery.condition(query.query)]
+        conditions = [*in_scope(scope), filequery.condition(query.query)]
         if query.tags:
             tagged = sa.select(file_tags.c.file_id).where(file_tags.c.tag.in_(query.tags))
             conditions.append(files.c.id.in_(tagged))
         if query.since_id is not None:
-            conditions.append(files.c.id > _bounded(query.since_id))
+            conditions.append(files.c.id > bounded(query.since_id))
         if query.max_id is not None:
-            conditions.append(files.c.id < _bounded(query.max_id))
+            conditions.append(files.c.id < bounded(query.max_id))
         if query.run_id is not None:
             conditions.append(files.c.run_id == query.run_id)
+        if query.creator_token_id is not None:
+            conditions.append(files.c.creator_id == query.creator_token_id)
         if not query.show_expired:
-            conditions.append(self._is_alive())
+            conditions.append(is_alive(self._clock()))
         statement = (
             sa.select(files)
             .where(*conditions)
@@ -70,14 +86,13 @@ class LocalFiles(FileBackend):
             .offset(query.offset)
         )
         return await self._database.read(
-            lambda connection: _details(connection, connection.execute(statement).all())
+            lambda connection: details(connection, connection.execute(statement).all())
         )
 
     async def file(self, scope: StorageScope, file_id: int) -> FileDetail:
-        found = await self._database.read(
-            lambda connection: _details(connection, [self._row(connection, scope, file_id)])
+        return await self._database.read(
+            lambda connection: details(connection, [self._row(connection, scope, file_id)])[0]
         )
-        return found[0]
 
     async def upload(
         self,
@@ -86,6 +101,7 @@ class LocalFiles(FileBackend):
         source: Path | Sequence[Path],
         *,
         import_key: str | None = None,
+        move: bool = False,
     ) -> FileDetail:
         sources = [source] if isinstance(source, Path) else list(source)
         if not upload.is_sliced and len(sources) != 1:
@@ -94,7 +110,6 @@ class LocalFiles(FileBackend):
                 path="is_sliced",
             )
         name = names.file_name(upload.name)
-        folder = self._folder / names.project_folder(scope.project)
         await self._sweep_now_and_then()
 
         def store() -> FileDetail:
@@ -103,53 +118,109 @@ class LocalFiles(FileBackend):
 
             if (first := self._database.in_thread(done, writes=False)) is not None:
                 return first
-            content = uuid4().hex
-            size, slices = _store(folder, content, sources, is_sliced=upload.is_sliced)
+            contents = self._keep(scope.project, upload, name, sources, move=move)
 
             def insert(connection: Connection) -> FileDetail | None:
                 if done(connection) is not None:  # stored by someone else meanwhile
                     return None
-                return self._insert(
-                    connection, scope, upload, name, content, size, slices, import_key
-                )
+                return self._insert(connection, scope, upload, name, contents, import_key)
 
             stored = None
             try:
                 stored = self._database.in_thread(insert, writes=True)
             finally:
                 if stored is None:
-                    remove(folder / content)
+                    self._contents.remove(scope.project, [each.name for each in contents.values()])
             return stored or store()
 
         return await trio.to_thread.run_sync(store, limiter=self._transfers)
 
-    async def download(self, scope: StorageScope, file_id: int, target: Path) -> FileDetail:
-        def find(connection: Connection) -> tuple[FileDetail, str]:
-            row = self._row(connection, scope, file_id)
-            return _details(connection, [row])[0], row.content
+    def _keep(
+        self, project: str, upload: FileUpload, name: str, sources: Sequence[Path], *, move: bool
+    ) -> dict[str, Stored]:
+        """Store sources; what each blob is made of, slices in order."""
+        check = trio.from_thread.check_cancelled
+        if not upload.is_sliced:
+            only = self._contents.store(project, sources[0], check, move=move, label="The file")
+            return {"": only}
+        ending = PurePosixPath(name.removesuffix(".gz")).suffix[:_LONGEST_ENDING]
+        slices = self._contents.store_slices(project, sources, ending, check, move=move)
+        return {PurePosixPath(each.name).name: each for each in slices}
 
-        detail, content = await self._database.read(find)
-        path = self._folder / scope.project / content
+    async def prepare(self, scope: StorageScope, upload: FileUpload) -> FileDetail:
+        name = names.file_name(upload.name)
+        await self._sweep_now_and_then()
+        return await self._database.write(
+            lambda connection: self._insert(connection, scope, upload, name, None, None)
+        )
+
+    async def download(self, scope: StorageScope, file_id: int, target: Path) -> FileDetail:
+        detail, sources = await self._whole(scope, file_id)
 
         def fetch() -> None:
             if not detail.is_sliced:
-                _fetch(path, target, file_id)
+                _fetch(sources[0], target, file_id)
                 return
             with new_folder(target):
-                for name in detail.slices:
-                    _fetch(path / name, target / name, file_id)
+                for name, path in zip(detail.slices, sources, strict=True):
+                    _fetch(path, target / name, file_id)
 
         await trio.to_thread.run_sync(fetch, limiter=self._transfers)
         return detail
 
-    async def delete(self, scope: StorageScope, file_id: int) -> None:
-        def forget(connection: Connection) -> str:
-            row = self._row(connection, scope, file_id)
-            connection.execute(files.delete().where(files.c.id == file_id))
-            return str(row.content)
+    @asynccontextmanager
+    async def reading(self, scope: StorageScope, file_id: int) -> AsyncGenerator[list[Path], None]:
+        _, sources = await self._whole(scope, file_id)
 
-        content = await self._database.write(forget)
-        await trio.to_thread.run_sync(remove, self._folder / scope.project / content)
+        def hold() -> Path:
+            try:
+                return self._contents.hold(sources, trio.from_thread.check_cancelled)
+            except FileNotFoundError as error:  # deleted since it was looked up
+                raise not_found(file_id) from error
+
+        folder = await trio.to_thread.run_sync(hold, limiter=self._transfers)
+        try:
+            yield [folder / f"{number:05d}" for number in range(len(sources))]
+        finally:
+            with trio.move_on_after(_FORGOTTEN_SECONDS, shield=True):
+                await trio.to_thread.run_sync(remove, folder)
+
+    async def _whole(self, scope: StorageScope, file_id: int) -> tuple[FileDetail, list[Path]]:
+        """A file that is complete, and the paths of its content, slices in order."""
+
+        def find(connection: Connection) -> tuple[FileDetail, dict[str, str]]:
+            row = self._row(connection, scope, file_id)
+            blobs = sa.select(file_blobs.c.name, file_blobs.c.content).where(
+                file_blobs.c.file_id == file_id
+            )
+            known: dict[str, str] = dict(map(tuple, connection.execute(blobs)))
+            return details(connection, [row])[0], known
+
+        detail, known = await self._database.read(find)
+        if not detail.is_uploaded:
+            raise InvalidInput(
+                f'The content of the file {file_id}, "{detail.name}", has not been uploaded.',
+                code="storage.fileNotUploaded",
+            )
+        wanted = detail.slices if detail.is_sliced else ("",)
+        if missing := [name for name in wanted if name not in known]:
+            raise InvalidInput(
+                f'The manifest of the file {file_id} names "{missing[0]}", which is not a slice of '
+                "it. Slices lie in the file's own container.",
+                path="slices",
+            )
+        return detail, [self._contents.path(scope.project, known[name]) for name in wanted]
+
+    async def delete(self, scope: StorageScope, file_id: int) -> None:
+        def forget(connection: Connection) -> list[str]:
+            self._row(connection, scope, file_id)
+            return _forget(connection, files.c.id == file_id)
+
+        await self._remove(scope.project, await self._database.write(forget))
+        await trio.to_thread.run_sync(self._contents.discard, scope.project, file_id)
+
+    async def _remove(self, project: str, contents: Sequence[str]) -> None:
+        await trio.to_thread.run_sync(self._contents.remove, project, contents)
 
     async def add_tags(self, scope: StorageScope, file_id: int, tags: Sequence[str]) -> None:
         def add(connection: Connection) -> None:
@@ -173,29 +244,32 @@ class LocalFiles(FileBackend):
         """Remove all files of a branch."""
 
         def forget(connection: Connection) -> list[str]:
-            gone = sa.and_(*_in(scope))
-            content = sa.select(files.c.content).where(gone, files.c.content.is_not(None))
-            names = list(connection.scalars(content))
-            connection.execute(files.delete().where(gone))
-            return [name for name in names if name is not None]
+            return _forget(connection, sa.and_(*in_scope(scope)))
 
-        for content in await self._database.write(forget):
-            await trio.to_thread.run_sync(remove, self._folder / scope.project / content)
+        await self._remove(scope.project, await self._database.write(forget))
 
     async def sweep(self) -> None:
-        """Remove the content of expired files, and content that a crash has left behind."""
+        """Remove the content of expired files, and what nobody will come back for."""
         now = self._clock()
 
-        def expired(connection: Connection) -> list[Path]:
-            gone = sa.and_(files.c.expires <= now, files.c.content.is_not(None))
-            rows = connection.execute(sa.select(files).where(gone)).all()
-            connection.execute(files.update().where(gone).values(content=None))
-            return [self._folder / row.project / row.content for row in rows]
+        def expired(connection: Connection) -> list[tuple[str, str]]:
+            gone = sa.select(files.c.id).where(files.c.expires <= now)
+            statement = (
+                sa.select(files.c.project, file_blobs.c.content)
+                .join(files, files.c.id == file_blobs.c.file_id)
+                .where(files.c.expires <= now)
+            )
+            rows = [(project, content) for project, content in connection.execute(statement)]
+            connection.execute(file_blobs.delete().where(file_blobs.c.file_id.in_(gone)))
+            return rows
 
-        for path in await self._database.write(expired):
-            await trio.to_thread.run_sync(remove, path)
+        for project, content in await self._database.write(expired):
+            await self._remove(project, [content])
+        before = (now - _ABANDONED).timestamp()
+        await trio.to_thread.run_sync(self._contents.sweep_blocks, before)
         if self._swept is None:  # only a crash leaves such things behind
-            for path in await trio.to_thread.run_sync(self._abandoned, now - _ABANDONED):
+            await trio.to_thread.run_sync(self._contents.sweep_readers, before)
+            for path in await trio.to_thread.run_sync(self._abandoned, before):
                 await trio.to_thread.run_sync(remove, path)
         self._swept = now
 
@@ -203,30 +277,20 @@ class LocalFiles(FileBackend):
         if self._swept is None or self._clock() - self._swept >= _SWEEP_INTERVAL:
             await self.sweep()
 
-    def _abandoned(self, before: datetime) -> list[Path]:
+    def _abandoned(self, before: float) -> list[Path]:
         """Content that is older than `before` and in no database."""
-        old = []
-        for path in self._folder.glob("*/*"):
-            with suppress(FileNotFoundError):
-                if path.lstat().st_mtime < before.timestamp():
-                    old.append(path)
+        old = self._contents.older(before)
         if not old:
             return []
-        statement = sa.select(files.c.content).where(files.c.content.is_not(None))
+        statement = sa.select(file_blobs.c.content)
         known = self._database.in_thread(
-            lambda connection: set(connection.scalars(statement)), writes=False
+            lambda connection: {each.partition("/")[0] for each in connection.scalars(statement)},
+            writes=False,
         )
         return [path for path in old if path.name not in known]
 
-    def _is_alive(self) -> sa.ColumnElement[bool]:
-        return sa.or_(files.c.expires.is_(None), files.c.expires > self._clock())
-
     def _row(self, connection: Connection, scope: StorageScope, file_id: int) -> Any:
-        wanted = (files.c.id == _bounded(file_id), *_in(scope))
-        row = connection.execute(sa.select(files).where(*wanted, self._is_alive())).first()
-        if row is None:
-            raise NotFound(f"File id: {file_id} not found", kind="file", id=str(file_id))
-        return row
+        return find_row(connection, scope, file_id, self._clock())
 
     def _insert(
         self,
@@ -234,12 +298,14 @@ class LocalFiles(FileBackend):
         scope: StorageScope,
         upload: FileUpload,
         name: str,
-        content: str,
-        size: int,
-        slices: Sequence[str],
+        contents: dict[str, Stored] | None,
         import_key: str | None,
     ) -> FileDetail:
+        """Make a file known; its content, if there is any yet, by the names of the blobs."""
         now = self._clock()
+        size = upload.size_bytes or 0
+        if contents is not None:
+            size = sum(each.size for each in contents.values())
         insert = (
             files.insert()
             .values(
@@ -259,32 +325,46 @@ class LocalFiles(FileBackend):
                 creator_id=scope.token_id,
                 creator_description=scope.token_description,
                 import_key=import_key,
-                content=content,
+                is_uploaded=contents is not None,
             )
             .returning(files.c.id)
         )
         file_id = connection.execute(insert).scalar_one()
         _add_tags(connection, file_id, upload.tags)
-        if slices:
+        if contents:
+            connection.execute(
+                file_blobs.insert(),
+                [
+                    {
+                        "file_id": file_id,
+                        "name": blob,
+                        "content": each.name,
+                        "size_bytes": each.size,
+                        "modified": now,
+                    }
+                    for blob, each in contents.items()
+                ],
+            )
+        if contents and upload.is_sliced:
             connection.execute(
                 file_slices.insert(),
                 [
-                    {"file_id": file_id, "position": position, "name": slice_name}
-                    for position, slice_name in enumerate(slices)
+                    {"file_id": file_id, "position": position, "name": blob}
+                    for position, blob in enumerate(contents)
                 ],
             )
         row = connection.execute(sa.select(files).where(files.c.id == file_id)).one()
-        return _details(connection, [row])[0]
+        return details(connection, [row])[0]
 
 
-def _in(scope: StorageScope) -> tuple[sa.ColumnElement[bool], ...]:
-    """Files of a project's branch."""
-    return files.c.project == scope.project, files.c.branch == (scope.branch or "")
-
-
-def _bounded(number: int) -> int:
-    """A number that a database can compare with an id, and which is the same for all ids there are."""
-    return max(-1, min(number, 2**63 - 1))
+def _forget(connection: Connection, which: sa.ColumnElement[bool]) -> list[str]:
+    """Forget files; the content that they had."""
+    ids = sa.select(files.c.id).where(which)
+    contents = list(
+        connection.scalars(sa.select(file_blobs.c.content).where(file_blobs.c.file_id.in_(ids)))
+    )
+    connection.execute(files.delete().where(which))
+    return contents
 
 
 def _imported(
@@ -296,45 +376,7 @@ def _imported(
     row = connection.execute(
         sa.select(files).where(files.c.project == scope.project, files.c.import_key == import_key)
     ).first()
-    return None if row is None else _details(connection, [row])[0]
-
-
-def _details(connection: Connection, rows: Sequence[Any]) -> list[FileDetail]:
-    """Rows of the table of files with their tags and slices."""
-    ids = [row.id for row in rows]
-    tags: dict[int, list[str]] = {}
-    slices: dict[int, list[str]] = {}
-    for start in range(0, len(ids), _IDS_AT_A_TIME):
-        part = ids[start : start + _IDS_AT_A_TIME]
-        for table, name, result in (
-            (file_tags, file_tags.c.tag, tags),
-            (file_slices, file_slices.c.name, slices),
-        ):
-            statement = (
-                sa.select(table.c.file_id, name)
-                .where(table.c.file_id.in_(part))
-                .order_by(table.c.file_id, table.c.position)
-            )
-            for file_id, value in connection.execute(statement):
-                result.setdefault(file_id, []).append(value)
-    return [
-        FileDetail(
-            id=row.id,
-            name=row.name,
-            created=row.created,
-            size_bytes=row.size_bytes,
-            tags=tuple(tags.get(row.id, ())),
-            is_public=row.is_public,
-            is_encrypted=row.is_encrypted,
-            is_sliced=row.is_sliced,
-            max_age_days=row.max_age_days,
-            run_id=row.run_id,
-            creator_token_id=row.creator_id,
-            creator_token_description=row.creator_description,
-            slices=tuple(slices.get(row.id, ())),
-        )
-        for row in rows
-    ]
+    return None if row is None else details(connection, [row])[0]
 
 
 def _add_tags(connection: Connection, file_id: int, tags: Sequence[str]) -> None:
@@ -354,60 +396,11 @@ def _add_tags(connection: Connection, file_id: int, tags: Sequence[str]) -> None
         )
 
 
-def _store(
-    folder: Path, content: str, sources: Sequence[Path], *, is_sliced: bool
-) -> tuple[int, list[str]]:
-    """Copy files to `folder/content`, durably; give the number of bytes and the slices' names."""
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
-    unfinished = folder / f"{content}.part"
-    try:
-        if is_sliced:
-            unfinished.mkdir(mode=0o700)
-            size, slices = 0, []
-            for number, source in enumerate(sources):
-                with _source(source, f"Slice {number + 1} of the file") as fd:
-                    packed = os.pread(fd, 2, 0) == b"\x1f\x8b"
-                    slices.append(f"part.{number:05d}{'.gz' if packed else ''}")
-                    size += _write(fd, unfinished / slices[-1])
-            sync_folder(unfinished)
-        else:
-            slices = []
-            with _source(sources[0], "The file") as fd:
-                size = _write(fd, unfinished)
-        unfinished.rename(folder / content)
-        sync_folder(folder)
-    except OSError as error:
-        remove(unfinished)
-        raise ApplicationError(f"A file cannot be stored: {error.strerror}.") from error
-    except BaseException:
-        remove(unfinished)
-        raise
-    return size, slices
-
-
-@contextmanager
-def _source(path: Path, label: str) -> Generator[int, None, None]:
-    fd = open_regular(path, label)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _write(source: int, target: Path) -> int:
-    with new_file(target) as fd:
-        size = copy(source, fd, trio.from_thread.check_cancelled)
-        os.fsync(fd)
-    return size
-
-
 def _fetch(source: Path, target: Path, file_id: int) -> None:
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:  # deleted since it was looked up
-        raise NotFound(f"File id: {file_id} not found", kind="file", id=str(file_id)) from error
+        raise not_found(file_id) from error
     try:
         with new_file(target) as new:
             copy(fd, new, trio.from_thread.check_cancelled)

@@ -24,7 +24,8 @@ class LocalStorage(MappingBackend):
     """Tables and files in a folder of this machine.
 
     The folder has `tables/`, a DuckDB file for each project and each branch, `files/`, the content of
-    files, `catalog.db`, what is known of files and all of the catalog, and `tmp/`.
+    files, `blocks/`, parts of content that is being sent, `reading/`, what is being read of it,
+    `catalog.db`, what is known of files and all of the catalog, and `tmp/`.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class LocalStorage(MappingBackend):
         self._database = Database(home)
         self._duck = Duck(home, memory_bytes=memory_bytes, threads=threads)
         self._tables = LocalTables(self._duck, clock)
-        self._files = LocalFiles(home / "files", self._database, clock)
+        self._files = LocalFiles(home, self._database, clock)
 
     @property
     def tables(self) -> TableBackend:

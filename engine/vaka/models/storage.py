@@ -250,6 +250,8 @@ class FileQuery:
     max_id: int | None = None
     """Ids smaller than this."""
     run_id: str | None = None
+    creator_token_id: str | None = None
+    """Files that this token has made; None is anybody's."""
     limit: int = 100
     offset: int = 0
     show_expired: bool = False
@@ -272,6 +274,9 @@ class FileDetail:
     creator_token_description: str | None = None
     slices: tuple[str, ...] = ()
     """Names of the slices of a sliced file, in order."""
+    is_uploaded: bool = True
+    """False: the file has been prepared, and its content has not come yet; `size_bytes` is then what
+    was announced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,3 +288,27 @@ class FileUpload:
     is_encrypted: bool = True
     is_sliced: bool = False
     notify: bool = False
+    size_bytes: int | None = None
+    """Announced for a file whose content comes later; else the content says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One object of which a file's content is made: all of it, or a slice."""
+
+    name: str
+    """Empty for all of a file that is not sliced."""
+    size_bytes: int
+    modified: datetime
+    etag: str
+    """Another one whenever the content is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRef:
+    """A block that a blob is to be made of."""
+
+    id: str
+    among: Literal["latest", "staged", "committed"] = "latest"
+    """Where to look: `latest` is among the staged blocks first, then among those that the blob is made
+    of now."""

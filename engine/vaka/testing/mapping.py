@@ -17,6 +17,7 @@ import trio
 from vaka.errors import Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
 from vaka.models.storage import (
+    BlockRef,
     ColumnDefinition,
     DeleteWhere,
     ExportOptions,
@@ -69,7 +70,8 @@ class MappingBackendContract:
     ```
 
     The backend must be empty. Needs pytest-trio with `trio_mode`. What a backend need not have it says
-    itself (`has_types`, `loads_together`, `says_with_loads`, `keeps_branches_apart`), or the class that
+    itself (`has_types`, `loads_together`, `says_with_loads`, `keeps_branches_apart`,
+    `files.takes_uploads`), or the class that
     inherits does.
     """
 
@@ -1218,6 +1220,8 @@ class MappingBackendContract:
             (FileQuery(query='created:["2020-01-01T00:00:00+00:00" TO *]'), "abc"),
             (FileQuery(query='created:["2020-01-01T00:00:00+0000" TO "2020-01-02"]'), ""),
             (FileQuery(tags=("x",), query="tags:y"), "b"),
+            (FileQuery(creator_token_id="5"), "abc"),
+            (FileQuery(creator_token_id="6"), ""),
         ],
     )
     async def test_files_are_searched(self, storage: Storage, query: FileQuery, names: str) -> None:
@@ -1272,6 +1276,10 @@ class MappingBackendContract:
         for call in (
             files.file(scope, file_id),
             files.download(scope, file_id, target),
+            files.reading(scope, file_id).__aenter__(),
+            files.blobs.list_blobs(scope, file_id),
+            files.blobs.blob(scope, file_id, ""),
+            files.blobs.open(scope, file_id, ""),
             files.delete(scope, file_id),
             files.add_tags(scope, file_id, ["a"]),
             files.remove_tags(scope, file_id, ["a"]),
@@ -1280,6 +1288,295 @@ class MappingBackendContract:
                 await call
             assert (caught.value.kind, caught.value.id) == ("file", str(file_id))
         assert not target.exists()
+
+    async def test_a_file_is_read_in_place(self, storage: Storage) -> None:
+        files, scope = storage.files, storage.scope
+        plain = await storage.upload("a", b"plain")
+        parts = [b"1\n", gzip.compress(b"2\n"), b""]
+        sliced = await files.upload(
+            scope, FileUpload("b.csv", is_sliced=True), [storage.write(part) for part in parts]
+        )
+
+        async with files.reading(scope, plain.id) as paths:
+            await files.delete(scope, plain.id)
+            assert [path.read_bytes() for path in paths] == [b"plain"]
+        assert not any(path.exists() for path in paths)
+        async with files.reading(scope, sliced.id) as paths:
+            assert [path.read_bytes() for path in paths] == parts
+        assert not any(path.exists() for path in paths)
+
+    async def test_sources_that_may_be_moved_are_stored_as_well(self, storage: Storage) -> None:
+        sources = [storage.write(b"1"), storage.write(b"")]
+        link = storage.folder / "link"
+        link.symlink_to(storage.write("secret"))
+        upload, scope = storage.files.upload, storage.scope
+
+        sliced = await upload(scope, FileUpload("b", is_sliced=True), sources, move=True)
+        plain = await upload(scope, FileUpload("a"), storage.write("plain"), move=True)
+        for source in (link, storage.folder, storage.folder / "missing"):
+            with pytest.raises(UserError):
+                await upload(scope, FileUpload("c"), source, move=True)
+
+        assert storage.folder.is_dir()
+        async with storage.files.reading(scope, sliced.id) as paths:
+            assert [path.read_bytes() for path in paths] == [b"1", b""]
+        async with storage.files.reading(scope, plain.id) as paths:
+            assert [path.read_bytes() for path in paths] == [b"plain"]
+        assert await storage.found(FileQuery()) == [plain.id, sliced.id]
+
+    # -- blobs -----------------------------------------------------------------------------------
+
+    async def test_what_is_stored_as_a_whole_can_be_read_in_blobs(self, storage: Storage) -> None:
+        plain = await storage.upload("a", b"plain")
+        parts = [gzip.compress(b"2\n"), b"1\n", b""]
+        sliced = await storage.files.upload(
+            storage.scope,
+            FileUpload("b.csv", is_sliced=True),
+            [storage.write(part) for part in parts],
+        )
+
+        assert await storage.blobs(plain.id) == {"": b"plain"}
+        assert await storage.blobs(sliced.id) == dict(zip(sliced.slices, parts, strict=True))
+        for blob in await storage.files.blobs.list_blobs(storage.scope, sliced.id):
+            assert blob == await storage.files.blobs.blob(storage.scope, sliced.id, blob.name)
+        for name in ("none", "/", "../a"):
+            with pytest.raises(NotFound) as caught:
+                await storage.files.blobs.open(storage.scope, sliced.id, name)
+            assert (caught.value.kind, caught.value.id) == ("blob", name)
+
+    async def test_what_takes_no_blobs_says_so(self, storage: Storage) -> None:
+        if storage.files.takes_uploads:
+            return
+        stored = await storage.upload("a", b"a")
+        blobs, scope = storage.files.blobs, storage.scope
+        for call in (
+            storage.files.prepare(scope, FileUpload("b")),
+            blobs.put(scope, stored.id, "", storage.write("b")),
+            blobs.stage(scope, stored.id, "", "1", storage.write("b")),
+            blobs.commit(scope, stored.id, "", [BlockRef("1")]),
+            blobs.remove(scope, stored.id, ""),
+            blobs.arrange(scope, stored.id, []),
+        ):
+            with pytest.raises(InvalidInput):
+                await call
+        assert await storage.blobs(stored.id) == {"": b"a"}
+        assert await storage.found(FileQuery()) == [stored.id]
+
+    async def test_a_prepared_file_has_no_content_until_it_comes(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        files, scope = storage.files, storage.scope
+        upload = FileUpload("my-file.csv", tags=("b", "a", "b"), size_bytes=77)
+        prepared = await files.prepare(scope, upload)
+
+        assert prepared == await files.file(scope, prepared.id)
+        assert (prepared.name, prepared.tags) == ("my_file.csv", ("b", "a"))
+        assert (prepared.size_bytes, prepared.is_uploaded) == (77, False)
+        assert (prepared.run_id, prepared.creator_token_id) == ("10.20", "5")
+        assert await storage.found(FileQuery()) == [prepared.id]
+        assert await storage.blobs(prepared.id) == {}
+        for call in (
+            files.download(scope, prepared.id, storage.folder / "never"),
+            files.reading(scope, prepared.id).__aenter__(),
+        ):
+            with pytest.raises(InvalidInput) as refused:
+                await call
+            assert refused.value.code == "storage.fileNotUploaded"
+        for absent in (
+            files.blobs.blob(scope, prepared.id, ""),
+            files.blobs.open(scope, prepared.id, ""),
+            files.blobs.remove(scope, prepared.id, ""),
+        ):
+            with pytest.raises(NotFound) as missing:
+                await absent
+            assert missing.value.kind == "blob"
+
+        source = storage.write("id\n1\n")
+        blob = await files.blobs.put(scope, prepared.id, "", source)
+
+        stored = await files.file(scope, prepared.id)
+        assert stored == replace(prepared, size_bytes=5, is_uploaded=True)
+        assert blob == await files.blobs.blob(scope, prepared.id, "")
+        assert blob.size_bytes == 5
+        async with files.reading(scope, prepared.id) as paths:
+            assert [path.read_bytes() for path in paths] == [b"id\n1\n"]
+
+    async def test_a_blob_is_replaced_as_a_whole_or_not_at_all(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        blobs, scope = storage.files.blobs, storage.scope
+        file = await storage.files.prepare(scope, FileUpload("a"))
+        first = await blobs.put(scope, file.id, "", storage.write("first"), overwrite=False)
+        _, opened = await blobs.open(scope, file.id, "")
+
+        with pytest.raises(Conflict):
+            await blobs.put(scope, file.id, "", storage.write("second"), overwrite=False)
+        assert await storage.blobs(file.id) == {"": b"first"}
+        async with storage.files.reading(scope, file.id) as paths:
+            third = await blobs.put(scope, file.id, "", storage.write("third!"))
+            assert paths[0].read_bytes() == b"first"
+        with opened:
+            assert opened.read() == b"first"
+
+        assert third.etag != first.etag
+        assert await storage.blobs(file.id) == {"": b"third!"}
+        assert (await storage.files.file(scope, file.id)).size_bytes == 6
+        await blobs.remove(scope, file.id, "")
+        assert await storage.blobs(file.id) == {}
+        assert not (await storage.files.file(scope, file.id)).is_uploaded
+
+    async def test_a_blob_is_made_of_blocks_in_the_order_of_the_list(
+        self, storage: Storage
+    ) -> None:
+        if not storage.files.takes_uploads:
+            return
+        blobs, scope = storage.files.blobs, storage.scope
+        file = await storage.files.prepare(scope, FileUpload("a"))
+        for block, content in (("b", "two,"), ("a", "never"), ("a", "one,"), ("c/+=", "three,")):
+            await blobs.stage(scope, file.id, "", block, storage.write(content))
+        assert not (await storage.files.file(scope, file.id)).is_uploaded
+
+        listed = [BlockRef("a"), BlockRef("b", "staged"), BlockRef("c/+="), BlockRef("b")]
+        made = await blobs.commit(scope, file.id, "", listed)
+
+        assert await storage.blobs(file.id) == {"": b"one,two,three,two,"}
+        assert (await storage.files.file(scope, file.id)).size_bytes == made.size_bytes == 18
+        with pytest.raises(InvalidInput):
+            await blobs.commit(scope, file.id, "", [BlockRef("b", "staged")])
+
+        await blobs.stage(scope, file.id, "", "b", storage.write("2,"))
+        again = [BlockRef("b", "committed"), BlockRef("a"), BlockRef("b")]
+        changed = await blobs.commit(scope, file.id, "", again)
+        assert changed.etag != made.etag
+        assert await storage.blobs(file.id) == {"": b"two,one,2,"}
+        await blobs.commit(scope, file.id, "", [])
+        assert await storage.blobs(file.id) == {"": b""}
+
+    async def test_the_same_list_can_be_committed_again(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        blobs, scope = storage.files.blobs, storage.scope
+        file = await storage.files.prepare(scope, FileUpload("a"))
+        await blobs.stage(scope, file.id, "", "a", storage.write("one"))
+        made = await blobs.commit(scope, file.id, "", [BlockRef("a")])
+
+        assert await blobs.commit(scope, file.id, "", [BlockRef("a")]) == made
+        with pytest.raises(Conflict):
+            await blobs.commit(scope, file.id, "", [BlockRef("a")], overwrite=False)
+        assert await storage.blobs(file.id) == {"": b"one"}
+
+    async def test_a_block_that_is_not_there_changes_nothing(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        blobs, scope = storage.files.blobs, storage.scope
+        file = await storage.files.prepare(scope, FileUpload("a"))
+        other = await storage.files.prepare(scope, FileUpload("b"))
+        await blobs.put(scope, file.id, "", storage.write("before"))
+        await blobs.stage(scope, file.id, "", "a", storage.write("a"))
+        await blobs.stage(scope, other.id, "", "b", storage.write("b"))
+
+        for among in (BlockRef("b"), BlockRef("b", "staged"), BlockRef("a", "committed")):
+            with pytest.raises(InvalidInput) as caught:
+                await blobs.commit(scope, file.id, "", [BlockRef("a"), among])
+            assert caught.value.path == "blocks"
+
+        assert await storage.blobs(file.id) == {"": b"before"}
+        await blobs.commit(scope, file.id, "", [BlockRef("a")])
+        assert await storage.blobs(file.id) == {"": b"a"}
+
+    async def test_slices_are_those_of_the_arrangement(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        files, scope = storage.files, storage.scope
+        file = await files.prepare(scope, FileUpload("t.csv", is_sliced=True))
+        await files.blobs.put(scope, file.id, "_2.csv", storage.write("22"))
+        await files.blobs.stage(scope, file.id, "_1 ž.csv", "x", storage.write("1"))
+        await files.blobs.commit(scope, file.id, "_1 ž.csv", [BlockRef("x")])
+        await files.blobs.put(scope, file.id, "extra", storage.write("333"))
+        assert not (await files.file(scope, file.id)).is_uploaded
+        with pytest.raises(InvalidInput):
+            await files.download(scope, file.id, storage.folder / "never")
+
+        stored = await files.blobs.arrange(scope, file.id, ["_2.csv", "_1 ž.csv"])
+
+        assert stored == await files.file(scope, file.id)
+        assert (stored.slices, stored.size_bytes) == (("_2.csv", "_1 ž.csv"), 3)
+        assert stored.is_uploaded
+        async with files.reading(scope, file.id) as paths:
+            assert [path.read_bytes() for path in paths] == [b"22", b"1"]
+        target = storage.folder / "fetched"
+        await files.download(scope, file.id, target)
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+            "_2.csv": b"22",
+            "_1 ž.csv": b"1",
+        }
+        assert (await files.blobs.arrange(scope, file.id, [])).size_bytes == 0
+
+    async def test_slices_that_are_not_the_files_own_are_not_read(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        files, scope = storage.files, storage.scope
+        other = await files.prepare(scope, FileUpload("other", is_sliced=True))
+        await files.blobs.put(scope, other.id, "theirs", storage.write("secret"))
+        file = await files.prepare(scope, FileUpload("t.csv", is_sliced=True))
+        await files.blobs.put(scope, file.id, "mine", storage.write("1"))
+        for name in ("theirs", "", "..", "../mine", "/etc/passwd", "azure://host/other/theirs"):
+            await files.blobs.arrange(scope, file.id, ["mine", name])
+            target = storage.folder / "never"
+            for call in (
+                files.download(scope, file.id, target),
+                files.reading(scope, file.id).__aenter__(),
+            ):
+                with pytest.raises(InvalidInput):
+                    await call
+            assert not target.exists()
+
+    @pytest.mark.parametrize("name", ["a/b", "/", ".", "..", "x\n", "x" * 300])
+    async def test_a_name_that_no_slice_can_have_is_refused(
+        self, storage: Storage, name: str
+    ) -> None:
+        if not storage.files.takes_uploads:
+            return
+        blobs, scope = storage.files.blobs, storage.scope
+        sliced = await storage.files.prepare(scope, FileUpload("a", is_sliced=True))
+        plain = await storage.files.prepare(scope, FileUpload("a"))
+
+        for file in (sliced, plain):
+            for call in (
+                blobs.put(scope, file.id, name, storage.write("x")),
+                blobs.stage(scope, file.id, name, "a", storage.write("x")),
+                blobs.commit(scope, file.id, name, []),
+            ):
+                with pytest.raises(InvalidInput):
+                    await call
+        with pytest.raises(InvalidInput):
+            await blobs.put(scope, plain.id, "other", storage.write("x"))
+        with pytest.raises(InvalidInput):
+            await blobs.arrange(scope, plain.id, [])
+        assert await storage.blobs(sliced.id) == await storage.blobs(plain.id) == {}
+
+    async def test_blobs_of_another_project_are_not_there(self, storage: Storage) -> None:
+        if not storage.files.takes_uploads:
+            return
+        blobs, scope = storage.files.blobs, storage.scope
+        other = replace(scope, project="2")
+        file = await storage.files.prepare(scope, FileUpload("a"))
+        await blobs.put(scope, file.id, "", storage.write("mine"))
+
+        for call in (
+            blobs.list_blobs(other, file.id),
+            blobs.blob(other, file.id, ""),
+            blobs.open(other, file.id, ""),
+            blobs.put(other, file.id, "", storage.write("theirs")),
+            blobs.stage(other, file.id, "", "a", storage.write("theirs")),
+            blobs.commit(other, file.id, "", []),
+            blobs.remove(other, file.id, ""),
+            blobs.arrange(other, file.id, []),
+        ):
+            with pytest.raises(NotFound) as caught:
+                await call
+            assert caught.value.kind == "file"
+        assert await storage.blobs(file.id) == {"": b"mine"}
 
 
 class Storage:
@@ -1352,6 +1649,19 @@ class Storage:
         """Store a file of this content."""
         upload = FileUpload(name, tags=tuple(tags))
         return await self.files.upload(self.scope, upload, self.write(content))
+
+    async def blobs(self, file_id: int) -> dict[str, bytes]:
+        """The content of a file's blobs, by name."""
+        found = {}
+        listed = await self.files.blobs.list_blobs(self.scope, file_id)
+        for each in listed:
+            blob, content = await self.files.blobs.open(self.scope, file_id, each.name)
+            with content:
+                found[each.name] = content.read()
+            assert blob == each
+            assert blob.size_bytes == len(found[each.name])
+        assert [blob.name for blob in listed] == sorted(found)
+        return found
 
     async def found(self, query: FileQuery) -> list[int]:
         """Ids of the files that match."""

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,10 +16,11 @@ import trio
 import trio.from_thread
 from tests.plugins.vaka_local.conftest import SCOPE, Clock
 
-from vaka.errors import ApplicationError, InvalidInput, NotFound
-from vaka.models.storage import FileDetail, FileQuery, FileUpload
+from vaka.errors import ApplicationError, DiskFull, InvalidInput, NotFound
+from vaka.models.storage import BlockRef, FileDetail, FileQuery, FileUpload
 from vaka_local import disk, files
 from vaka_local.catalog import LocalCatalog
+from vaka_local.contents import Contents, Stored
 from vaka_local.database import Database
 from vaka_local.names import file_name, words
 from vaka_local.storage import LocalStorage
@@ -177,18 +179,18 @@ async def test_of_two_uploads_with_one_key_at_once_one_is_stored(
     found: list[FileDetail] = []
     both = [trio.Event(), trio.Event()]
     arrivals = iter(both)
-    store = files._store
+    store = Contents.store
 
     async def everybody() -> None:
         next(arrivals).set()
         for event in both:
             await event.wait()
 
-    def slowly(folder: Path, content: str, sources: list[Path], *, is_sliced: bool) -> object:
+    def slowly(*arguments: Any, **options: Any) -> Stored:
         trio.from_thread.run(everybody)
-        return store(folder, content, sources, is_sliced=is_sliced)
+        return store(*arguments, **options)
 
-    monkeypatch.setattr(files, "_store", slowly)
+    monkeypatch.setattr(Contents, "store", slowly)
 
     async def one() -> None:
         found.append(
@@ -216,6 +218,8 @@ async def test_a_catalog_of_the_first_version_gets_its_branches(home: Path) -> N
     with closing(sqlite3.connect(home / "catalog.db")) as connection:
         connection.executescript(
             "DROP TABLE branch_states; DROP TABLE branches; ALTER TABLE files DROP COLUMN branch; "
+            "DROP TABLE file_blobs; ALTER TABLE files DROP COLUMN is_uploaded; "
+            "ALTER TABLE files ADD COLUMN content VARCHAR; "
             "DELETE FROM vaka_local_schema; INSERT INTO vaka_local_schema VALUES (1);"
         )
 
@@ -289,3 +293,148 @@ def test_a_folder_is_removed_with_all_in_it(tmp_path: Path) -> None:
     disk.remove(tmp_path / "folder")
 
     assert list(tmp_path.iterdir()) == []
+
+
+# -- blobs -----------------------------------------------------------------------------------------
+
+
+async def staged_file(storage: LocalStorage, path: Path) -> int:
+    """The id of a file of whose content one block is there."""
+    file = await storage.files.prepare(SCOPE, FileUpload("a"))
+    path.write_text("block")
+    await storage.files.blobs.stage(SCOPE, file.id, "", "1", path)
+    return file.id
+
+
+def blocks(home: Path) -> list[Path]:
+    return [path for path in (home / "blocks").rglob("*") if path.is_file()]
+
+
+async def test_blocks_survive_a_restart(home: Path, tmp_path: Path) -> None:
+    storage = LocalStorage(home)
+    await storage.open()
+    file = await staged_file(storage, tmp_path / "src")
+    await storage.aclose()
+
+    later = LocalStorage(home)
+    await later.open()
+    await later.files.blobs.commit(SCOPE, file, "", [BlockRef("1")])
+
+    async with later.files.reading(SCOPE, file) as paths:
+        assert paths[0].read_text() == "block"
+    await later.aclose()
+    assert list((home / "blocks").rglob("*.part")) == blocks(home) == []
+    assert list((home / "reading").iterdir()) == []
+
+
+async def test_blocks_that_nobody_commits_are_swept_up(
+    storage: LocalStorage, clock: Clock, home: Path, tmp_path: Path
+) -> None:
+    file = await staged_file(storage, tmp_path / "src")
+    clock.advance(hours=2)
+    await upload(storage, tmp_path / "src")
+    assert len(blocks(home)) == 1
+    old = clock.now.timestamp() - 2 * 86_400
+    for path in (home / "blocks").rglob("*"):
+        os.utime(path, (old, old))
+    clock.advance(hours=2)
+
+    await upload(storage, tmp_path / "src")
+
+    assert blocks(home) == []
+    with pytest.raises(InvalidInput):
+        await storage.files.blobs.commit(SCOPE, file, "", [BlockRef("1")])
+
+
+async def test_a_deleted_file_takes_its_blocks_with_it(
+    storage: LocalStorage, home: Path, tmp_path: Path
+) -> None:
+    file = await staged_file(storage, tmp_path / "src")
+
+    await storage.files.delete(SCOPE, file)
+
+    assert blocks(home) == []
+
+
+async def test_a_blob_may_have_so_many_blocks_and_no_more(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaka_local.contents.MOST_BLOCKS", 2)
+    monkeypatch.setattr("vaka_local.blobs.MOST_BLOCKS", 2)
+    file = await staged_file(storage, tmp_path / "src")
+    stage = storage.files.blobs.stage
+    for _ in range(3):
+        (tmp_path / "src").write_text("again")
+        await stage(SCOPE, file, "", "2", tmp_path / "src")
+    (tmp_path / "src").write_text("too many")
+
+    with pytest.raises(InvalidInput, match="at most 2 blocks"):
+        await stage(SCOPE, file, "", "3", tmp_path / "src")
+    with pytest.raises(InvalidInput, match="at most 2 blocks"):
+        await storage.files.blobs.commit(SCOPE, file, "", [BlockRef("1")] * 3)
+
+
+async def test_content_that_is_replaced_frees_its_space(
+    storage: LocalStorage, home: Path, tmp_path: Path
+) -> None:
+    file = await staged_file(storage, tmp_path / "src")
+    await storage.files.blobs.commit(SCOPE, file, "", [BlockRef("1")])
+
+    (tmp_path / "src").write_text("new")
+    await storage.files.blobs.put(SCOPE, file, "", tmp_path / "src")
+
+    assert [path.read_text() for path in contents(home)] == ["new"]
+    assert not (tmp_path / "src").exists()
+    await storage.files.delete(SCOPE, file)
+    assert contents(home) == []
+
+
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    storage: LocalStorage, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await staged_file(storage, tmp_path / "src")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "sendfile", full)
+    with pytest.raises(DiskFull, match="No space left on device"):
+        await storage.files.blobs.commit(SCOPE, file, "", [BlockRef("1")])
+    monkeypatch.undo()
+
+    assert contents(home) == []
+    await storage.files.blobs.commit(SCOPE, file, "", [BlockRef("1")])
+    assert [path.read_text() for path in contents(home)] == ["block"]
+
+
+async def test_files_of_the_third_version_keep_their_content(home: Path, tmp_path: Path) -> None:
+    storage = LocalStorage(home)
+    await storage.open()
+    plain = await upload(storage, tmp_path / "src", "plain")
+    sliced = await storage.files.upload(
+        SCOPE, FileUpload("b.csv", is_sliced=True), [tmp_path / "src", tmp_path / "src"]
+    )
+    await storage.aclose()
+    with closing(sqlite3.connect(home / "catalog.db")) as connection:
+        connection.executescript(
+            "ALTER TABLE files ADD COLUMN content VARCHAR; "
+            "UPDATE files SET content = (SELECT rtrim(replace(content, name, ''), '/')"
+            " FROM file_blobs WHERE file_id = id LIMIT 1); "
+            "DROP TABLE file_blobs; ALTER TABLE files DROP COLUMN is_uploaded; "
+            "UPDATE vaka_local_schema SET version = 3;"
+        )
+
+    later = LocalStorage(home)
+    await later.open()
+    for file, count in ((plain, 1), (sliced, 2)):
+        assert await later.files.file(SCOPE, file.id) == file
+        async with later.files.reading(SCOPE, file.id) as paths:
+            assert [path.read_text() for path in paths] == ["plain"] * count
+    listed = await later.files.blobs.list_blobs(SCOPE, sliced.id)
+    assert [(blob.name, blob.size_bytes) for blob in listed] == [
+        ("part.00000.csv", 5),
+        ("part.00001.csv", 5),
+    ]
+    await later.files.delete(SCOPE, sliced.id)
+    assert len(contents(home)) == 1
+    await later.aclose()

@@ -69,6 +69,7 @@ class SqliteFiles(FileBackend):
             ("id > ?", None if query.since_id is None else bounded(query.since_id)),
             ("id < ?", None if query.max_id is None else bounded(query.max_id)),
             ("run_id = ?", query.run_id),
+            ("token_id = ?", query.creator_token_id),
         ):
             if value is not None:
                 terms.append(term)
@@ -94,6 +95,7 @@ class SqliteFiles(FileBackend):
         source: Path | Sequence[Path],
         *,
         import_key: str | None = None,
+        move: bool = False,  # noqa: ARG002 - a copy is always right
     ) -> FileDetail:
         paths = [source] if isinstance(source, Path) else list(source)
         if len(paths) != 1 and not upload.is_sliced:
