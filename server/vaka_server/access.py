@@ -34,7 +34,9 @@ class Access(StrEnum):
     RUN = "run"
     """A token that may run jobs."""
     ADMIN = "admin"
-    """A token that may change everything in its project."""
+    """A token that may change things: those that its limits leave it, which the handler checks."""
+    MASTER = "master"
+    """A token that may change everything in its project, tokens included."""
 
     def allows(self, token: Token) -> bool:
         """Whether `token` has the right."""
@@ -45,6 +47,8 @@ class Access(StrEnum):
                 return token.may_run
             case Access.ADMIN:
                 return token.may_write
+            case Access.MASTER:
+                return token.is_master
 
 
 def requires(access: Access) -> Callable[[F], F]:
@@ -118,9 +122,14 @@ class Gate:
         self._components.forget()
 
 
+def may_use_component(token: Token, component_id: str) -> bool:
+    """Whether `token` is not limited to components, or this is one of them."""
+    return token.component_access is None or component_id in token.component_access
+
+
 def check_component(token: Token, component_id: str) -> None:
     """`AccessDenied` when `token` is limited to components, and this is none of them."""
-    if token.component_access is not None and component_id not in token.component_access:
+    if not may_use_component(token, component_id):
         raise AccessDenied(f"Token {token.id} has no access to component {component_id}.")
 
 

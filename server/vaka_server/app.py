@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 import trio
@@ -13,17 +14,21 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import NotFound
 
 from vaka.errors import AccessDenied, AuthenticationFailed
+from vaka.errors import NotFound as NoBranch
 from vaka_server import body, documents, problems, routes
 from vaka_server.access import Access, Gate
 from vaka_server.body import Connection, Request
+from vaka_server.hosts import ABSENT, SERVICES, Hosts
 from vaka_server.logs import context
-from vaka_server.problems import Maintenance, Refused
-from vaka_server.route import Call, Response, Route, view_access
+from vaka_server.problems import Maintenance, Refused, path_dialect
+from vaka_server.route import Call, Response, Route, not_implemented, view_access
 
 if TYPE_CHECKING:
     from quart.ctx import RequestContext
     from quart.typing import ResponseReturnValue, ResponseTypes
+    from quart.wrappers.base import BaseRequestWebsocket
     from werkzeug.exceptions import HTTPException
+    from werkzeug.routing import MapAdapter
 
     from vaka import Engine
     from vaka.models.catalog import Token
@@ -46,6 +51,8 @@ PREFLIGHT = {
     ),
     "Access-Control-Max-Age": "86400",
 }
+NOWHERE = "/\0"
+"""A path that no route has: none is one variable alone."""
 
 
 def create_app(engine: Engine, settings: Settings) -> App:
@@ -97,6 +104,7 @@ class App(QuartTrio):
         self.engine = engine
         self.settings = settings
         self.gate = Gate(engine.catalog)
+        self.hosts = Hosts(settings)
         self.spool_folder = engine.config.home / "uploads"
         self.followers = Followers()
         body.clear(self.spool_folder)
@@ -108,8 +116,8 @@ class App(QuartTrio):
         self.url_map.merge_slashes = False
 
     def add_routes(self, table: Iterable[Route]) -> None:
-        """Serve these."""
-        for route in table:
+        """Serve these, each in all its forms."""
+        for route in (form for each in table for form in each.forms()):
             self.add_url_rule(
                 route.rule,
                 route.endpoint,
@@ -119,6 +127,24 @@ class App(QuartTrio):
             )
 
     # -- one request ---------------------------------------------------------------------------
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Find the route by the host's service and the path, whose parts are decoded once.
+
+        A slash that is part of a name (`%2F`) stands as NUL until the route is found.
+        """
+        if not isinstance(request, Request):
+            return super().create_url_adapter(request)
+        decoded = _decoded(request)
+        prefix = ""
+        found = self.hosts.find(self.hosts.asked(request))
+        if found is not None and found.service in ABSENT:
+            request.absent_service, request.dialect = found.service, "service"
+        elif found is not None and (prefix := SERVICES.get(found.service, "")):
+            request.dialect = "service"
+        request.routed_path = prefix + (decoded or request.path)
+        path = NOWHERE if decoded is None else request.routed_path
+        return self.url_map.bind("", request.root_path, None, request.scheme, request.method, path)
 
     async def full_dispatch_request(
         self, request_context: RequestContext | None = None
@@ -136,17 +162,39 @@ class App(QuartTrio):
         request = self._request(request_context)
         if request.method == "OPTIONS":
             return Response(b"", 200, PREFLIGHT, content_type="application/json")
+        if request.absent_service is not None:
+            raise _absent(request)
         if request.routing_exception is not None:
             raise request.routing_exception
         rule = request.url_rule
         if rule is None:
             raise NotFound
         view = self.view_functions[rule.endpoint]
+        if isinstance(view, Route) and view.dialect is not None and request.dialect is None:
+            request.dialect = view.dialect
         token, secret = await self._authorize(request, view_access(view))
-        arguments = request.view_args or {}
+        arguments = {
+            name: value.replace("\0", "/") if isinstance(value, str) else value
+            for name, value in (request.view_args or {}).items()
+        }
         if isinstance(view, Route):
-            return await view.handler(Call(self, request, token, secret), **arguments)
+            call = Call(self, request, token, secret)
+            if view.is_in_branch:
+                call.branch = await self._branch(call, arguments.pop("branch"))
+            try:
+                return await view.handler(call, **arguments)
+            finally:
+                call.close()
         return await self.ensure_async(view)(**arguments)  # type: ignore[return-value]
+
+    async def _branch(self, call: Call, name: str) -> str | None:
+        """The development branch of this name or id; None for the default one."""
+        if name == "default":
+            return None
+        for each in await self.engine.catalog.branches(call.project.id):
+            if each.id == name:
+                return None if each.is_default else each.id
+        raise NoBranch("Branch not found", kind="branch", id=name)
 
     async def _authorize(
         self, request: Request, access: Access | None
@@ -159,7 +207,7 @@ class App(QuartTrio):
             return None, None
         secret = request.headers.get("X-StorageApi-Token")
         if not secret:
-            if request.path.startswith(problems.STORAGE_PATHS):
+            if (request.dialect or path_dialect(request.routed_path)) != "runner":
                 raise AuthenticationFailed("The header X-StorageApi-Token is missing.")
             raise Refused(400, "Missing StorageAPI token")
         if self.settings.maintenance is not None:
@@ -208,3 +256,23 @@ class App(QuartTrio):
 
     def log_exception(self, exception_info: Any) -> None:
         """Nothing: `problems` has logged it, with the id that the caller got."""
+
+
+def _decoded(request: Request) -> str | None:
+    """The path with each part decoded once; None when that gives no text."""
+    raw = request.scope.get("raw_path") or quote(request.path).encode()
+    try:
+        parts = [unquote(part, errors="strict") for part in raw.decode("ascii").split("/")]
+    except UnicodeDecodeError:
+        return None
+    if any("\0" in part for part in parts):
+        return None
+    return "/".join(part.replace("/", "\0") for part in parts)
+
+
+def _absent(request: Request) -> Exception:
+    """What answers at the host of a service that is not here (storage-api.md section 2.3)."""
+    is_documentation = request.routed_path.startswith("/docs/components/")
+    if request.absent_service == "ai" and request.method == "GET" and is_documentation:
+        return NotFound()  # clients then read the component from Storage
+    return not_implemented(f"The service {request.absent_service}")

@@ -22,7 +22,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from vaka.errors import InvalidInput
 from vaka.models.json_text import NotJson, parse_json_text
-from vaka_server.problems import Refused
+from vaka_server.problems import Dialect, Refused
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -114,6 +114,12 @@ class Request(TrioRequest):
 
     body_class = Body
     body: Body
+    routed_path: str = ""
+    """The path that chooses the route: of a service's own host, it begins with the service's path."""
+    absent_service: str | None = None
+    """The service that the host's name stands for, when there is none of it here."""
+    dialect: Dialect | None = None
+    """How errors are told; None: as the path says."""
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -200,9 +206,9 @@ async def spool(body: Body, folder: Path, *, limit: int | None = None) -> AsyncI
         RequestEntityTooLarge: it has more than `limit` bytes.
         OSError: the disk is full.
     """
-    async with _temporary(folder) as path:
-        size = 0
-        stream = await trio.to_thread.run_sync(_create, path)
+    path, stream = await trio.to_thread.run_sync(spool_file, folder)
+    size = 0
+    try:
         try:
             async for part in body:
                 size += len(part)
@@ -212,22 +218,16 @@ async def spool(body: Body, folder: Path, *, limit: int | None = None) -> AsyncI
         finally:
             stream.close()
         yield path
-
-
-@asynccontextmanager
-async def _temporary(folder: Path) -> AsyncIterator[Path]:
-    """The name of a file below `folder` that is there for nobody else, and gone on leaving."""
-    path = folder / uuid4().hex
-    try:
-        yield path
     finally:
         path.unlink(missing_ok=True)
 
 
-def _create(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def spool_file(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file below `folder` that is there for nobody else; the caller removes it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / uuid4().hex
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    return os.fdopen(descriptor, "wb")
+    return path, os.fdopen(descriptor, "wb")
 
 
 class TemporaryFile(ResponseBody):

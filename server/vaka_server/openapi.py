@@ -19,7 +19,9 @@ _RIGHTS = {
     Access.READ: "Needs a token.",
     Access.RUN: "Needs a token that may run jobs.",
     Access.ADMIN: "Needs a token that may change the project.",
+    Access.MASTER: "Needs a master token of the project.",
 }
+_FAILURES = {"runner": "RunnerError", "storage": "StorageError", "service": "ServiceError"}
 
 
 def describe(views: Iterable[object], base: str) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    failure = "StorageError" if route.rule.startswith(problems.STORAGE_PATHS) else "RunnerError"
+    failure = _FAILURES[route.dialect or problems.path_dialect(route.rule)]
     answers: dict[str, Any] = {
         "default": {"description": "The request failed.", "content": _content(failure)}
     }
@@ -114,7 +116,7 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
-    names = {"RunnerError", "StorageError"}
+    names = set(_FAILURES.values())
     for route in routes:
         names |= {
             name.removesuffix("[]")

@@ -1,9 +1,10 @@
 """The one table from errors to HTTP answers.
 
-Two dialects exist because two families of clients do: the runner's (`/docker`, `/queue` and everything
-else; runner.md section 1.4) and Storage's (`/v2/storage` and our own `/vaka`; storage-api.md section
-1.5). In both, an answer of 500 and above tells nothing of what happened but an id, under which the log
-has everything; an engine that is busy says so.
+Three dialects exist because three families of clients do: the runner's (`/docker`, `/queue` and
+everything else; runner.md section 1.4), Storage's (`/v2/storage` and our own `/vaka`; storage-api.md
+section 1.5), and that of the services beside Storage (storage-api.md section 13.4), which is Storage's
+with a number as `code`. In all of them an answer of 500 and above tells nothing of what happened but an
+id, under which the log has everything; an engine that is busy says so.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchRoute
@@ -44,7 +45,14 @@ CANNED = "Contact support@keboola.com and attach this exception id."
 """What the runner's clients read in place of an internal failure's own words."""
 ACCESS_DENIED = "You don't have access to the resource."
 INVALID_TOKEN = "Invalid access token"  # noqa: S105 - a sentence
-STORAGE_PATHS = ("/v2/storage", "/vaka")
+Dialect = Literal["runner", "storage", "service"]
+_DIALECTS: dict[str, Dialect] = {
+    "/v2/storage": "storage",
+    "/vaka": "storage",
+    "/encryption": "service",
+    "/sync-actions": "service",
+}
+"""How errors are told below a path, where the route does not say. Elsewhere: as the runner does."""
 
 _NOT_FOUND = {
     "bucket": "storage.buckets.notFound",
@@ -69,10 +77,13 @@ class Refused(UserError):
         message: str,
         *,
         code: str | None = None,
+        context: Mapping[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.status = status
+        self.context = context
+        """Facts that the answer tells beside the message."""
         self.headers = headers or {}
 
 
@@ -139,9 +150,24 @@ def body(error: BaseException, request: Request) -> tuple[dict[str, Any], int, d
     headers = dict(error.headers) if isinstance(error, Refused) else {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = f"{math.ceil(error.retry_after)}"
-    if request.path.startswith(STORAGE_PATHS):
-        return _storage(problem, exception_id), problem.status, headers
-    return _runner(error, problem, exception_id, request), problem.status, headers
+    dialect = request.dialect or path_dialect(request.routed_path)
+    if dialect == "runner":
+        return _runner(error, problem, exception_id, request), problem.status, headers
+    document = _storage(problem, exception_id)
+    if isinstance(error, Refused) and error.context is not None:
+        document["context"] = dict(error.context)
+    if dialect == "service":
+        document = {**document, "code": problem.status}
+        document.setdefault("context", {})
+    return document, problem.status, headers
+
+
+def path_dialect(path: str) -> Dialect:
+    """How errors are told below `path` by routes that do not say."""
+    for prefix, dialect in _DIALECTS.items():
+        if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}:
+            return dialect
+    return "runner"
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from quart_trio.wrappers import TrioResponse
@@ -11,10 +11,11 @@ from quart_trio.wrappers import TrioResponse
 from vaka.models.catalog import Project, Token
 from vaka.models.moment import parse_moment
 from vaka.models.storage import StorageScope
-from vaka_server import documents
+from vaka_server import access, documents
 from vaka_server.access import Access
 from vaka_server.body import Body, Request
-from vaka_server.problems import Refused
+from vaka_server.fields import INVALID, Fields, parse_form, read_fields
+from vaka_server.problems import Dialect, Refused
 from vaka_server.requests import FALSE, TRUE
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 Response = TrioResponse
 Method = Literal["GET", "POST", "PUT", "DELETE"]
+STORAGE = "/v2/storage"
+BRANCH = f"{STORAGE}/branch/<branch>"
+"""Below it is what a branch has; the word `default` and the id of the default branch are the same."""
+STORAGE_BRANCHES = "storage-branches"
+"""Feature of projects whose Storage keeps the tables and files of branches apart."""
+RUN_ID_LENGTH = 200
 
 
 @dataclass(slots=True)
@@ -39,6 +46,10 @@ class Call:
     verified: Token | None
     """Who asks; None on public routes."""
     secret: str | None
+    branch: str | None = None
+    """Id of the development branch that the path names; None is the default branch."""
+    _query: Fields | None = field(default=None, init=False)
+    _fields: Fields | None = field(default=None, init=False)
 
     @property
     def engine(self) -> Engine:
@@ -68,19 +79,40 @@ class Call:
 
     @property
     def scope(self) -> StorageScope:
-        """Whose storage the caller acts on."""
+        """Whose storage the caller acts on; of a branch only where Storage keeps branches apart."""
         token = self.token
+        is_kept_apart = (
+            self.branch is not None
+            and STORAGE_BRANCHES in token.project.features
+            and self.engine.storage.keeps_branches_apart
+        )
         return StorageScope(
             project=token.project.id,
-            run_id=self.request.headers.get("X-KBC-RunId"),
+            branch=self.branch if is_kept_apart else None,
+            run_id=self.run_id,
             token_id=token.id,
             token_description=token.description,
         )
 
     @property
+    def run_id(self) -> str | None:
+        """The run that the caller belongs to; `Refused` when the header cannot be one."""
+        value = self.request.headers.get("X-KBC-RunId")
+        if value is not None and not (len(value) <= RUN_ID_LENGTH and value.isprintable()):
+            raise Refused(
+                400,
+                f"The header X-KBC-RunId must be printable, at most {RUN_ID_LENGTH} characters.",
+            )
+        return value or None
+
+    @property
     def base(self) -> str:
         """Where clients reach the server, without a trailing slash."""
-        return self.settings.public_url or f"{self.request.scheme}://{self.request.host}"
+        return self.app.hosts.base(self.request)
+
+    def service_url(self, service: str) -> str:
+        """Where clients reach a service of the index, without a trailing slash."""
+        return self.app.hosts.service_url(self.request, service)
 
     @property
     def spool_folder(self) -> Path:
@@ -89,6 +121,51 @@ class Call:
     async def raw(self) -> bytes:
         """The whole body, which may not be larger than a JSON body may be."""
         return await self.body.read(self.settings.max_body_bytes)
+
+    # -- what is asked ---------------------------------------------------------------------------
+
+    @property
+    def query(self) -> Fields:
+        """The query string, by PHP's rules for brackets."""
+        if self._query is None:
+            self._query = Fields(parse_form(self.request.query_string))
+        return self._query
+
+    async def fields(self, *, code: str = INVALID) -> Fields:
+        """The body, JSON, form or multipart; `code` is Storage's word for a bad value in it."""
+        if self._fields is None:
+            self._fields = await read_fields(
+                self.body,
+                self.request.headers.get("Content-Type", ""),
+                limit=self.settings.max_body_bytes,
+                folder=self.spool_folder,
+                upload_limit=self.settings.max_upload_bytes,
+            )
+        self._fields.code = code
+        return self._fields
+
+    def close(self) -> None:
+        """Remove what was kept for this call only."""
+        if self._fields is not None:
+            self._fields.close()
+
+    # -- what the token may ------------------------------------------------------------------------
+
+    def may_use_bucket(self, bucket: str, *, write: bool = False) -> bool:
+        """Whether the caller may read a bucket, or change it."""
+        return access.may_use_bucket(self.token, bucket, write=write)
+
+    def check_bucket(self, bucket: str, *, write: bool = False) -> None:
+        """`AccessDenied` when the caller may not read a bucket, or not change it."""
+        access.check_bucket(self.token, bucket, write=write)
+
+    def may_use_component(self, component: str) -> bool:
+        """Whether the caller may use the configurations of a component."""
+        return access.may_use_component(self.token, component)
+
+    def check_component(self, component: str) -> None:
+        """`AccessDenied` when the caller may not use the configurations of a component."""
+        access.check_component(self.token, component)
 
     # -- query ---------------------------------------------------------------------------------
 
@@ -169,6 +246,26 @@ class Route:
     """Schema of the answer, with `[]` behind for a list, or a media type."""
     status: int = 200
     """Of an answer that is no error."""
+    branch: bool | Literal["only"] = False
+    """Whether the route is also served below `BRANCH`, or only there; `rule` is without it."""
+    dialect: Dialect | None = None
+    """How errors are told; None: as the path says."""
+    is_in_branch: bool = False
+    """Whether `rule` begins with `BRANCH`; its branch is `Call.branch`, and no argument."""
+
+    def forms(self) -> Iterator[Route]:
+        """The routes that are served for this one."""
+        if self.branch != "only":
+            yield replace(self, branch=False)
+        if self.branch:
+            yield replace(
+                self,
+                rule=BRANCH + self.rule.removeprefix(STORAGE),
+                # what anybody may read of the installation takes a token to be found in a branch
+                access=Access.READ if self.access is Access.PUBLIC else self.access,
+                branch=False,
+                is_in_branch=True,
+            )
 
     @property
     def endpoint(self) -> str:
@@ -180,6 +277,30 @@ class Route:
 
     async def __call__(self, **_: Any) -> Response:
         raise NotImplementedError("routes are called by App.dispatch_request")
+
+
+def absent(
+    method: Method,
+    rule: str,
+    what: str,
+    *,
+    branch: bool | Literal["only"] = False,
+    dialect: Dialect | None = None,
+) -> Route:
+    """A route that is knowingly not there: 501, which no client tries again."""
+
+    async def refuse(call: Call, **_: Any) -> Response:  # noqa: ARG001 - a handler's signature
+        raise not_implemented(what)
+
+    summary = f"Not supported: {what}"
+    return Route(
+        method, rule, Access.READ, refuse, summary, status=501, branch=branch, dialect=dialect
+    )
+
+
+def not_implemented(what: str) -> Refused:
+    """What answers a request for something that is knowingly not there; `what` begins a sentence."""
+    return Refused(501, f"{what} is not supported by this server.", code="notImplemented")
 
 
 def view_access(view: object) -> Access | None:

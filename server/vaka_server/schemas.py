@@ -45,6 +45,18 @@ class StorageError(Schema):
     code: str
     exception_id: str
     reason: str | None = None
+    context: Object | None = None
+
+
+class ServiceError(Schema):
+    """What the services beside Storage answer to a request that fails."""
+
+    status: Literal["error", "maintenance"]
+    error: str
+    code: int
+    exception_id: str
+    reason: str | None = None
+    context: Object
 
 
 class Root(Schema):

@@ -35,7 +35,14 @@ class Settings(BaseSettings, EngineConfig):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port to listen on; 0 takes a free one."""
     public_url: str | None = None
-    """Where clients reach the server, without a trailing slash; None: what the request's Host says."""
+    """Where clients reach the server, without a trailing slash; None: what the request's Host says.
+    With a host that begins with `connection.` the services have hosts of their own beside it."""
+    host_suffix: str | None = None
+    """What follows the service's name in the hosts `connection.…`, `queue.…`, `encryption.…` and so on;
+    `*` takes any. None: what follows `connection.` in `public_url`; without that, the host says nothing
+    and each service is below its own path."""
+    trusted_proxies: str | None = None
+    """Addresses or networks, separated by commas, whose X-Forwarded-Proto and X-Forwarded-Host count."""
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 16 << 20
     """Largest JSON body. Configurations of several megabytes exist, larger ones are a mistake."""
     max_upload_bytes: Annotated[int, Field(ge=1)] | None = None

@@ -262,7 +262,7 @@ async def test_a_full_disk_is_named_where_files_are_stored(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vaka_server.body._create", full)
+    monkeypatch.setattr("vaka_server.body.spool_file", full)
     response = await ask(engine, "/vaka/files?name=a", data=b"abc")
     body = await response.get_json()
     assert (response.status_code, body["code"]) == (507, "storage.diskFull")

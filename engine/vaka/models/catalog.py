@@ -69,6 +69,26 @@ class Token:
     def may_write(self) -> bool:
         return self.role is Role.ADMIN
 
+    @property
+    def is_master(self) -> bool:
+        """Whether it may do everything in its project, and make other tokens."""
+        return self.may_write and self.component_access is None and self.can_manage_buckets
+
+    @property
+    def can_manage_buckets(self) -> bool:
+        """Whether it has every bucket, also those that are made later."""
+        return self.bucket_permissions is None
+
+    @property
+    def can_read_all_file_uploads(self) -> bool:
+        """Whether it sees files that it has not made."""
+        return self.can_manage_buckets
+
+    @property
+    def can_purge_trash(self) -> bool:
+        """Whether it may delete for good what is in the trash."""
+        return self.is_master
+
 
 @dataclass(frozen=True, slots=True)
 class Component:

@@ -1,4 +1,4 @@
-"""What the server says of itself: root, health, its own description, Storage's index."""
+"""What the server says of itself: root, health, its own description."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ import socket
 from functools import cache
 from importlib import metadata
 
-from vaka_server import documents
 from vaka_server.access import Access
 from vaka_server.route import Call, Response, Route
-
-SERVICES = {
-    "queue": "/queue",
-    "docker-runner": "",
-    "syrup": "",
-}
-"""Services that clients find in the index, and their path below the server's own address."""
 
 
 async def root(call: Call) -> Response:
@@ -54,31 +46,6 @@ async def openapi(call: Call) -> Response:
     return call.storage(describe(call.app.view_functions.values(), call.base))
 
 
-async def index(call: Call) -> Response:
-    """`GET /v2/storage`: services and components, for anybody."""
-    exclude = set(call.words("exclude"))
-    document: documents.Document = {
-        "api": "storage",
-        "version": "v2",
-        "revision": metadata.version("vaka"),
-        "documentation": f"{call.base}/openapi.json",
-        "services": [
-            {"id": service, "url": f"{call.base}{path}"} for service, path in SERVICES.items()
-        ],
-        "urlTemplates": {},
-        "features": [],
-        "stack": call.engine.config.stack_id,
-    }
-    if "components" not in exclude:
-        known = [
-            documents.component(each, call.base) for each in await call.engine.catalog.components()
-        ]
-        if "componentDetails" in exclude:
-            known = [documents.component_summary(each) for each in known]
-        document["components"] = known
-    return call.storage(document)
-
-
 @cache
 def packages() -> dict[str, str]:
     """Installed versions of what the server is made of."""
@@ -103,14 +70,5 @@ ROUTES = (
         openapi,
         "This description",
         answer="application/json",
-    ),
-    Route(
-        "GET",
-        "/v2/storage",
-        Access.PUBLIC,
-        index,
-        "Services and components",
-        query={"exclude": "components, or componentDetails"},
-        answer="Index",
     ),
 )

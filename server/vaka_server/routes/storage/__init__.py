@@ -1,0 +1,7 @@
+"""Storage's API (storage-api.md), one module per resource."""
+
+from vaka_server.routes.storage import index
+
+__all__ = ["ROUTES"]
+
+ROUTES = (*index.ROUTES,)
