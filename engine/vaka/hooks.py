@@ -22,7 +22,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,11 +30,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 import pluggy
 
-from vaka.errors import InvalidInput
+from vaka.errors import InvalidInput, NotFound
 from vaka.models.catalog import (
     Branch,
     Component,
     Configuration,
+    ConfigurationMetadata,
     ConfigurationRow,
     ConfigurationVersion,
     Project,
@@ -42,6 +43,7 @@ from vaka.models.catalog import (
     State,
     Token,
     VaultVariable,
+    Workspace,
 )
 from vaka.models.ciphers import CipherScope, Scope
 from vaka.models.container import (
@@ -68,6 +70,7 @@ from vaka.models.storage import (
     FileQuery,
     FileUpload,
     LoadResult,
+    MetadataEntry,
     StorageScope,
     TableDetail,
     TableLoad,
@@ -469,6 +472,12 @@ class Catalog(Resource):
     """Projects, tokens, components, configurations with rows and versions, and state.
 
     `NotFound` for what is not there, `Conflict` for what is there already, durable on return.
+
+    What takes a `branch` means the default one by None. A development branch shows the configurations
+    of the default branch until they are changed in it; from then on it has its own. A catalog without
+    development branches is never asked for one, and can leave it at the default one's.
+
+    The methods that are not abstract say that a catalog does without, or do it by the others.
     """
 
     @abstractmethod
@@ -507,8 +516,19 @@ class Catalog(Resource):
         """A new development branch; `Conflict` when the project has one of this name."""
         raise InvalidInput("This catalog has no development branches.", path="branch")
 
+    async def update_branch(
+        self,
+        project: str,
+        branch: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> Branch:
+        """Change the name or the description of a branch; `Conflict` when another has this name."""
+        raise InvalidInput("This catalog has no development branches.", path="branch")
+
     async def delete_branch(self, project: str, branch: str) -> None:
-        """Remove a development branch with its states and its variables of the vault.
+        """Remove a development branch with its configurations, states and variables of the vault.
 
         `InvalidInput` for the default one. What the branch has in Storage is the caller's business
         (`MappingBackend.drop_branch`).
@@ -553,13 +573,19 @@ class Catalog(Resource):
 
     @abstractmethod
     async def configuration(
-        self, project: str, component_id: str, config_id: str, *, version: int | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        version: int | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         """One configuration with its rows, the current version or an older one."""
 
     @abstractmethod
     async def configurations(
-        self, project: str, component_id: str | None = None
+        self, project: str, component_id: str | None = None, *, branch: str | None = None
     ) -> list[Configuration]: ...
 
     @abstractmethod
@@ -573,9 +599,12 @@ class Catalog(Resource):
         description: str = "",
         configuration: Any = None,
         is_disabled: bool = False,
+        state: Any = None,
         change_description: str = "",
         token: Token | None = None,
-    ) -> Configuration: ...
+        branch: str | None = None,
+    ) -> Configuration:
+        """A new configuration, or one of that id out of the trash: its next version, without rows."""
 
     @abstractmethod
     async def update_configuration(
@@ -588,6 +617,7 @@ class Catalog(Resource):
         change_description: str = "",
         expected_version: int | None = None,
         token: Token | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         """Set any of `name`, `description`, `configuration`, `is_disabled`, `rows_sort_order`.
 
@@ -597,15 +627,28 @@ class Catalog(Resource):
 
     @abstractmethod
     async def delete_configuration(
-        self, project: str, component_id: str, config_id: str, *, token: Token | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        token: Token | None = None,
+        branch: str | None = None,
     ) -> None:
         """Move to the trash; a second time: remove for good."""
 
     @abstractmethod
     async def configuration_versions(
-        self, project: str, component_id: str, config_id: str
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        branch: str | None = None,
     ) -> list[ConfigurationVersion]:
-        """All versions, newest first."""
+        """Versions, newest first: all, or `limit` of them after the `offset` newest."""
 
     @abstractmethod
     async def rollback_configuration(
@@ -615,9 +658,84 @@ class Catalog(Resource):
         config_id: str,
         version: int,
         *,
+        change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         """A new version with the content and rows of an older one; state stays."""
+
+    async def copy_configuration(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        version: int,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        change_description: str = "",
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> Configuration:
+        """A new configuration with the content and the rows that a version of another one has.
+
+        Name and description are that version's, unless they are given. The copy has no state. Here it is
+        made in steps; a catalog that can do it at once makes it version 1.
+        """
+        source = await self.configuration(
+            project, component_id, config_id, version=version, branch=branch
+        )
+        change = change_description or f"Copied from configuration {config_id}, version {version}"
+        made = await self.create_configuration(
+            project,
+            component_id,
+            source.name if name is None else name,
+            description=source.description if description is None else description,
+            configuration=source.configuration,
+            is_disabled=source.is_disabled,
+            change_description=change,
+            token=token,
+            branch=branch,
+        )
+        for row in source.rows:
+            await self.create_row(
+                project,
+                component_id,
+                made.id,
+                row_id=row.id,
+                name=row.name,
+                description=row.description,
+                configuration=row.configuration,
+                is_disabled=row.is_disabled,
+                change_description=change,
+                token=token,
+                branch=branch,
+            )
+        return await self.configuration(project, component_id, made.id, branch=branch)
+
+    async def deleted_configurations(
+        self, project: str, component_id: str | None = None, *, branch: str | None = None
+    ) -> list[Configuration]:
+        """What is in the trash. A catalog that deletes for good at once has none, as here."""
+        await self.configurations(project, component_id, branch=branch)
+        return []
+
+    async def restore_configuration(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> Configuration:
+        """Take a configuration out of the trash: a new version, with the rows and state it had.
+
+        `NotFound` when it is not in the trash.
+        """
+        raise NotFound(
+            f"Configuration {config_id} not found in the trash", kind="configuration", id=config_id
+        )
 
     @abstractmethod
     async def create_row(
@@ -631,8 +749,10 @@ class Catalog(Resource):
         description: str = "",
         configuration: Any = None,
         is_disabled: bool = False,
+        state: Any = None,
         change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> ConfigurationRow: ...
 
     @abstractmethod
@@ -646,6 +766,7 @@ class Catalog(Resource):
         *,
         change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> ConfigurationRow: ...
 
     @abstractmethod
@@ -656,8 +777,137 @@ class Catalog(Resource):
         config_id: str,
         row_id: str,
         *,
+        change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> None: ...
+
+    async def row_versions(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        branch: str | None = None,
+    ) -> list[ConfigurationVersion]:
+        """Versions of a row, newest first: all, or `limit` of them after the `offset` newest.
+
+        Here they are looked up in the versions of the configuration.
+        """
+        found: dict[int, ConfigurationVersion] = {}
+        versions = await self.configuration_versions(
+            project, component_id, config_id, branch=branch
+        )
+        for each in versions:
+            for row in each.rows:
+                if row.id == row_id:
+                    found[row.version] = ConfigurationVersion(
+                        version=row.version,
+                        created=each.created,  # in the end that of the oldest one that has it
+                        change_description=row.change_description,
+                        name=row.name,
+                        description=row.description,
+                        is_disabled=row.is_disabled,
+                        creator_token_id=each.creator_token_id,
+                        creator_token_description=each.creator_token_description,
+                        configuration=row.configuration,
+                        version_identifier=row.version_identifier,
+                    )
+        if not versions or all(row.id != row_id for row in versions[0].rows):
+            raise NotFound(f"Row {row_id} not found", kind="row", id=row_id)
+        newest_first = [found[number] for number in sorted(found, reverse=True)]
+        return newest_first[offset : None if limit is None else offset + limit]
+
+    async def row_version(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        version: int,
+        *,
+        branch: str | None = None,
+    ) -> ConfigurationVersion:
+        """One version of a row. Here it is looked up in all of them."""
+        for each in await self.row_versions(
+            project, component_id, config_id, row_id, branch=branch
+        ):
+            if each.version == version:
+                return each
+        raise NotFound(
+            f"Version {version} of row {row_id} not found", kind="version", id=str(version)
+        )
+
+    async def rollback_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        version: int,
+        *,
+        change_description: str = "",
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> ConfigurationRow:
+        """Give a row the content of an older version; state stays. Here it is an ordinary change."""
+        target = await self.row_version(
+            project, component_id, config_id, row_id, version, branch=branch
+        )
+        return await self.update_row(
+            project,
+            component_id,
+            config_id,
+            row_id,
+            {
+                "name": target.name,
+                "description": target.description,
+                "configuration": target.configuration,
+                "is_disabled": target.is_disabled,
+            },
+            change_description=change_description or f"Rollback to version {version}",
+            token=token,
+            branch=branch,
+        )
+
+    async def copy_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        version: int,
+        *,
+        target: str | None = None,
+        change_description: str = "",
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> ConfigurationRow:
+        """A new row with the content of a version of another one, without a state.
+
+        `target` is another configuration of the component to have it.
+        """
+        source = await self.row_version(
+            project, component_id, config_id, row_id, version, branch=branch
+        )
+        return await self.create_row(
+            project,
+            component_id,
+            target or config_id,
+            name=source.name,
+            description=source.description,
+            configuration=source.configuration,
+            is_disabled=source.is_disabled,
+            change_description=(
+                change_description
+                or f"Copied from row {row_id} of configuration {config_id}, version {version}"
+            ),
+            token=token,
+            branch=branch,
+        )
 
     @abstractmethod
     async def state(
@@ -692,6 +942,123 @@ class Catalog(Resource):
         `Conflict` when its version is not `expected_version`. A second call with the same `key`
         changes nothing and returns what is there.
         """
+
+    async def states(
+        self,
+        project: str,
+        configurations: Sequence[Configuration],
+        *,
+        branch: str | None = None,
+    ) -> dict[tuple[str, str, str | None], State]:
+        """States of configurations and their rows, by component, configuration and row.
+
+        What is no longer there is left out. Here each of them is asked for.
+        """
+        found: dict[tuple[str, str, str | None], State] = {}
+        for each in configurations:
+            for row in (None, *(row.id for row in each.rows)):
+                with suppress(NotFound):
+                    found[each.component_id, each.id, row] = await self.state(
+                        project, each.component_id, each.id, row, branch=branch
+                    )
+        return found
+
+    async def metadata(
+        self,
+        project: str,
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        branch: str | None = None,
+    ) -> list[MetadataEntry]:
+        """What is said of a configuration, or without one of a branch, in the order it was said.
+
+        A catalog that keeps no metadata has none, as here.
+        """
+        if component_id is not None and config_id is not None:
+            await self.configuration(project, component_id, config_id, branch=branch)
+        return []
+
+    async def put_metadata(
+        self,
+        project: str,
+        values: Mapping[str, str],
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        branch: str | None = None,
+    ) -> list[MetadataEntry]:
+        """Set keys of the metadata of a configuration or branch; return all there is then.
+
+        A key that is there keeps its id.
+        """
+        raise InvalidInput("This catalog keeps no metadata.", path="metadata")
+
+    async def delete_metadata(
+        self,
+        project: str,
+        entry_id: str,
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        branch: str | None = None,
+    ) -> None:
+        """Take an entry from the metadata of a configuration or branch; `NotFound` when it has none."""
+        raise NotFound("The supplied metadata ID was not found", kind="metadata", id=entry_id)
+
+    async def find_metadata(
+        self,
+        project: str,
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        keys: Collection[str] | None = None,
+        branch: str | None = None,
+    ) -> list[ConfigurationMetadata]:
+        """Configurations that have metadata, of these `keys` if any are given, and what they have of it.
+
+        Here every configuration is asked.
+        """
+        found: list[ConfigurationMetadata] = []
+        for each in await self.configurations(project, component_id, branch=branch):
+            if config_id in {None, each.id}:
+                entries = await self.metadata(
+                    project, component_id=each.component_id, config_id=each.id, branch=branch
+                )
+                wanted = tuple(entry for entry in entries if keys is None or entry.key in keys)
+                if wanted:
+                    found.append(ConfigurationMetadata(each.component_id, each.id, wanted))
+        return found
+
+    async def workspaces(self, project: str, *, branch: str | None = None) -> list[Workspace]:
+        """The workspaces that are on record, by id. A catalog that keeps none has none, as here."""
+        await self.project(project)
+        return []
+
+    async def create_workspace(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        is_read_only: bool = True,
+        key: str | None = None,
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> Workspace:
+        """Put a workspace of a configuration on record. There is no warehouse behind it.
+
+        A second call with the same `key` returns the first one's workspace.
+        """
+        raise InvalidInput("This catalog keeps no workspaces.", path="workspace")
+
+    async def delete_workspace(
+        self, project: str, workspace_id: int, *, branch: str | None = None
+    ) -> None:
+        """Strike a workspace off the record; so does deleting its configuration for good."""
+        raise NotFound(
+            f"Workspace {workspace_id} not found", kind="workspace", id=str(workspace_id)
+        )
 
     @abstractmethod
     async def vault_variables(

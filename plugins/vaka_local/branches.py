@@ -39,18 +39,28 @@ def create(
     token: Token | None,
 ) -> Branch:
     """A new development branch."""
-    if not name.strip():
-        raise InvalidInput("A branch needs a name.", path="name")
-    same = sa.select(branches.c.id).where(branches.c.project_id == project, branches.c.name == name)
-    if connection.execute(same).first() is not None:
-        raise Conflict(f'There already is a branch with name "{name}"')
+    _check_name(connection, project, name)
     branch_id = _insert(connection, project, name, description, now, token, is_default=False)
     row = connection.execute(sa.select(branches).where(branches.c.id == branch_id)).one()
     return _branch(row)
 
 
+def update(
+    connection: Connection, project: int, branch: str, name: str | None, description: str | None
+) -> Branch:
+    """Change what a branch is called."""
+    row = _get(connection, project, branch)
+    values = {"name": name, "description": description}
+    values = {key: value for key, value in values.items() if value is not None}
+    if name is not None:
+        _check_name(connection, project, name, row.id)
+    if values:
+        connection.execute(branches.update().where(branches.c.id == row.id).values(**values))
+    return _branch(_get(connection, project, branch))
+
+
 def delete(connection: Connection, project: int, branch: str) -> None:
-    """Remove a development branch; its states and variables go with it."""
+    """Remove a development branch; its configurations, states and variables go with it."""
     row = _get(connection, project, branch)
     if row.is_default:
         raise InvalidInput("Cannot delete Main branch", path="branch")
@@ -63,6 +73,17 @@ def development(connection: Connection, project: int, branch: str) -> int | None
     """The number of a development branch; None for the default one; `NotFound` for no branch."""
     row = _get(connection, project, branch)
     return None if row.is_default else int(row.id)
+
+
+def _check_name(connection: Connection, project: int, name: str, but: int = 0) -> None:
+    """Raise when a branch cannot be called so; `but` is the number of the one that may be."""
+    if not name.strip():
+        raise InvalidInput("A branch needs a name.", path="name")
+    same = sa.select(branches.c.id).where(
+        branches.c.project_id == project, branches.c.name == name, branches.c.id != but
+    )
+    if connection.execute(same).first() is not None:
+        raise Conflict(f'There already is a branch with name "{name}"')
 
 
 def _get(connection: Connection, project: int, branch: str) -> Any:

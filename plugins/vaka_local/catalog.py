@@ -11,7 +11,7 @@ import re
 import secrets
 import sqlite3
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -25,6 +25,7 @@ from vaka.models.catalog import (
     Branch,
     Component,
     Configuration,
+    ConfigurationMetadata,
     ConfigurationRow,
     ConfigurationVersion,
     Project,
@@ -32,8 +33,10 @@ from vaka.models.catalog import (
     State,
     Token,
     VaultVariable,
+    Workspace,
 )
-from vaka_local import branches
+from vaka.models.storage import MetadataEntry
+from vaka_local import branches, remarks, states, workspaces
 from vaka_local.configurations import Author, Configurations, Content, check_id, no_component
 from vaka_local.database import Database, components, projects, tokens
 from vaka_local.jsontext import from_text, to_text
@@ -150,6 +153,20 @@ class LocalCatalog(Catalog):
         return await self._database.write(
             lambda connection: branches.create(
                 connection, _key(connection, project), name, description, now, token
+            )
+        )
+
+    async def update_branch(
+        self,
+        project: str,
+        branch: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> Branch:
+        return await self._database.write(
+            lambda connection: branches.update(
+                connection, _key(connection, project), branch, name, description
             )
         )
 
@@ -294,16 +311,29 @@ class LocalCatalog(Catalog):
     # -- configurations --------------------------------------------------------------------------
 
     async def configuration(
-        self, project: str, component_id: str, config_id: str, *, version: int | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        version: int | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         return await self._read(
-            project, lambda configurations: configurations.get(component_id, config_id, version)
+            project, branch, lambda here: here.get(component_id, config_id, version)
         )
 
     async def configurations(
-        self, project: str, component_id: str | None = None
+        self, project: str, component_id: str | None = None, *, branch: str | None = None
     ) -> list[Configuration]:
-        return await self._read(project, lambda configurations: configurations.find(component_id))
+        return await self._read(project, branch, lambda here: here.find(component_id))
+
+    async def deleted_configurations(
+        self, project: str, component_id: str | None = None, *, branch: str | None = None
+    ) -> list[Configuration]:
+        return await self._read(
+            project, branch, lambda here: here.find(component_id, is_deleted=True)
+        )
 
     async def create_configuration(
         self,
@@ -315,15 +345,18 @@ class LocalCatalog(Catalog):
         description: str = "",
         configuration: Any = None,
         is_disabled: bool = False,
+        state: Any = None,
         change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         content = Content.new(name, description, configuration, is_disabled=is_disabled)
         return await self._write(
             project,
+            branch,
             token,
-            lambda configurations: configurations.create(
-                component_id, config_id, content, change_description
+            lambda here: here.create(
+                component_id, config_id, content, change_description, state=state
             ),
         )
 
@@ -337,29 +370,53 @@ class LocalCatalog(Catalog):
         change_description: str = "",
         expected_version: int | None = None,
         token: Token | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         return await self._write(
             project,
+            branch,
             token,
-            lambda configurations: configurations.update(
+            lambda here: here.update(
                 component_id, config_id, changes, change_description, expected_version
             ),
         )
 
     async def delete_configuration(
-        self, project: str, component_id: str, config_id: str, *, token: Token | None = None
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        token: Token | None = None,
+        branch: str | None = None,
     ) -> None:
-        await self._write(
-            project,
-            token,
-            lambda configurations: configurations.delete(component_id, config_id),
+        await self._write(project, branch, token, lambda here: here.delete(component_id, config_id))
+
+    async def restore_configuration(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> Configuration:
+        return await self._write(
+            project, branch, token, lambda here: here.restore(component_id, config_id)
         )
 
     async def configuration_versions(
-        self, project: str, component_id: str, config_id: str
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        branch: str | None = None,
     ) -> list[ConfigurationVersion]:
         return await self._read(
-            project, lambda configurations: configurations.versions(component_id, config_id)
+            project, branch, lambda here: here.versions(component_id, config_id, limit, offset)
         )
 
     async def rollback_configuration(
@@ -369,12 +426,37 @@ class LocalCatalog(Catalog):
         config_id: str,
         version: int,
         *,
+        change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> Configuration:
         return await self._write(
             project,
+            branch,
             token,
-            lambda configurations: configurations.rollback(component_id, config_id, version),
+            lambda here: here.rollback(component_id, config_id, version, change_description),
+        )
+
+    async def copy_configuration(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        version: int,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        change_description: str = "",
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> Configuration:
+        return await self._write(
+            project,
+            branch,
+            token,
+            lambda here: here.copy(
+                component_id, config_id, version, name, description, change_description
+            ),
         )
 
     async def create_row(
@@ -388,15 +470,18 @@ class LocalCatalog(Catalog):
         description: str = "",
         configuration: Any = None,
         is_disabled: bool = False,
+        state: Any = None,
         change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> ConfigurationRow:
         content = Content.new(name, description, configuration, is_disabled=is_disabled)
         return await self._write(
             project,
+            branch,
             token,
-            lambda configurations: configurations.create_row(
-                component_id, config_id, row_id, content, change_description
+            lambda here: here.create_row(
+                component_id, config_id, row_id, content, change_description, state
             ),
         )
 
@@ -410,11 +495,13 @@ class LocalCatalog(Catalog):
         *,
         change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> ConfigurationRow:
         return await self._write(
             project,
+            branch,
             token,
-            lambda configurations: configurations.update_row(
+            lambda here: here.update_row(
                 component_id, config_id, row_id, changes, change_description
             ),
         )
@@ -426,12 +513,91 @@ class LocalCatalog(Catalog):
         config_id: str,
         row_id: str,
         *,
+        change_description: str = "",
         token: Token | None = None,
+        branch: str | None = None,
     ) -> None:
         await self._write(
             project,
+            branch,
             token,
-            lambda configurations: configurations.delete_row(component_id, config_id, row_id),
+            lambda here: here.delete_row(component_id, config_id, row_id, change_description),
+        )
+
+    async def row_versions(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        branch: str | None = None,
+    ) -> list[ConfigurationVersion]:
+        return await self._read(
+            project,
+            branch,
+            lambda here: here.row_versions(component_id, config_id, row_id, limit, offset),
+        )
+
+    async def row_version(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        version: int,
+        *,
+        branch: str | None = None,
+    ) -> ConfigurationVersion:
+        return await self._read(
+            project,
+            branch,
+            lambda here: here.row_version(component_id, config_id, row_id, version),
+        )
+
+    async def rollback_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        version: int,
+        *,
+        change_description: str = "",
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> ConfigurationRow:
+        return await self._write(
+            project,
+            branch,
+            token,
+            lambda here: here.rollback_row(
+                component_id, config_id, row_id, version, change_description
+            ),
+        )
+
+    async def copy_row(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        row_id: str,
+        version: int,
+        *,
+        target: str | None = None,
+        change_description: str = "",
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> ConfigurationRow:
+        return await self._write(
+            project,
+            branch,
+            token,
+            lambda here: here.copy_row(
+                component_id, config_id, row_id, version, target, change_description
+            ),
         )
 
     async def state(
@@ -444,8 +610,7 @@ class LocalCatalog(Catalog):
         branch: str | None = None,
     ) -> State:
         return await self._read(
-            project,
-            lambda configurations: configurations.state(component_id, config_id, row_id, branch),
+            project, branch, lambda here: states.state(here, component_id, config_id, row_id)
         )
 
     async def put_state(
@@ -462,11 +627,106 @@ class LocalCatalog(Catalog):
     ) -> State:
         return await self._write(
             project,
+            branch,
             None,
-            lambda configurations: configurations.put_state(
-                component_id, config_id, row_id, value, expected_version, key, branch
+            lambda here: states.put(
+                here, component_id, config_id, row_id, value, expected_version, key
             ),
         )
+
+    async def states(
+        self,
+        project: str,
+        configurations: Sequence[Configuration],
+        *,
+        branch: str | None = None,
+    ) -> dict[tuple[str, str, str | None], State]:
+        return await self._read(project, branch, lambda here: states.states(here, configurations))
+
+    # -- metadata and workspaces -----------------------------------------------------------------
+
+    async def metadata(
+        self,
+        project: str,
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        branch: str | None = None,
+    ) -> list[MetadataEntry]:
+        return await self._read(
+            project, branch, lambda here: remarks.entries(here, component_id, config_id)
+        )
+
+    async def put_metadata(
+        self,
+        project: str,
+        values: Mapping[str, str],
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        branch: str | None = None,
+    ) -> list[MetadataEntry]:
+        return await self._write(
+            project,
+            branch,
+            None,
+            lambda here: remarks.put(here, component_id, config_id, values),
+        )
+
+    async def delete_metadata(
+        self,
+        project: str,
+        entry_id: str,
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        branch: str | None = None,
+    ) -> None:
+        await self._write(
+            project,
+            branch,
+            None,
+            lambda here: remarks.delete(here, component_id, config_id, entry_id),
+        )
+
+    async def find_metadata(
+        self,
+        project: str,
+        *,
+        component_id: str | None = None,
+        config_id: str | None = None,
+        keys: Collection[str] | None = None,
+        branch: str | None = None,
+    ) -> list[ConfigurationMetadata]:
+        return await self._read(
+            project, branch, lambda here: remarks.find(here, component_id, config_id, keys)
+        )
+
+    async def workspaces(self, project: str, *, branch: str | None = None) -> list[Workspace]:
+        return await self._read(project, branch, workspaces.all_workspaces)
+
+    async def create_workspace(
+        self,
+        project: str,
+        component_id: str,
+        config_id: str,
+        *,
+        is_read_only: bool = True,
+        key: str | None = None,
+        token: Token | None = None,
+        branch: str | None = None,
+    ) -> Workspace:
+        return await self._write(
+            project,
+            branch,
+            token,
+            lambda here: workspaces.create(here, component_id, config_id, is_read_only, key),
+        )
+
+    async def delete_workspace(
+        self, project: str, workspace_id: int, *, branch: str | None = None
+    ) -> None:
+        await self._write(project, branch, None, lambda here: workspaces.delete(here, workspace_id))
 
     # -- the vault and credentials ---------------------------------------------------------------
 
@@ -527,24 +787,36 @@ class LocalCatalog(Catalog):
             )
         )
 
-    async def _read(self, project: str, work: Callable[[Configurations], T]) -> T:
+    async def _read(
+        self, project: str, branch: str | None, work: Callable[[Configurations], T]
+    ) -> T:
         author = Author(self._clock(), None)
         return await self._database.read(
-            lambda connection: work(_configurations(connection, project, author))
+            lambda connection: work(_configurations(connection, project, branch, author))
         )
 
     async def _write(
-        self, project: str, token: Token | None, work: Callable[[Configurations], T]
+        self,
+        project: str,
+        branch: str | None,
+        token: Token | None,
+        work: Callable[[Configurations], T],
     ) -> T:
         def with_time(connection: Connection) -> T:
             author = Author(self._clock(), token)  # once it is our turn: versions are in its order
-            return work(_configurations(connection, project, author))
+            return work(_configurations(connection, project, branch, author))
 
         return await self._database.write(with_time)
 
 
-def _configurations(connection: Connection, project: str, author: Author) -> Configurations:
-    return Configurations(connection, _key(connection, project), author)
+def _configurations(
+    connection: Connection, project: str, branch: str | None, author: Author
+) -> Configurations:
+    number = _key(connection, project)
+    development = None
+    if branch is not None:
+        development = branches.development(connection, number, branch)
+    return Configurations(connection, number, author, development)
 
 
 def _key(connection: Connection, project: str) -> int:

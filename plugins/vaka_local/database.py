@@ -4,6 +4,8 @@ SQLAlchemy Core throughout, without anything of one database's own in the querie
 PostgreSQL URL later. The schema has a version; a change of it is a new migration at the end.
 """
 
+# ruff: noqa: S608 - what migrations put together are names of this module
+
 from __future__ import annotations
 
 import fcntl
@@ -23,6 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
 from vaka.errors import ApplicationError
+from vaka.models.ulid import new_ulid
 
 T = TypeVar("T")
 
@@ -157,15 +160,20 @@ configurations = sa.Table(
     metadata,
     sa.Column("key", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("project_id", sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("branch_id", sa.ForeignKey("branches.id", ondelete="CASCADE"), nullable=False),
     sa.Column("component_id", sa.String, nullable=False),
     sa.Column("id", sa.String, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("is_deleted", sa.Boolean, nullable=False),
+    # deleted for good in a development branch, and hides what the default branch has
+    sa.Column("is_purged", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("created", Moment, nullable=False),
     *_creator(),
+    # of the default branch; those of others are in `branch_states`
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("state_version", sa.Integer, nullable=False),
-    sa.UniqueConstraint("project_id", "component_id", "id"),
+    sa.UniqueConstraint("project_id", "component_id", "id", "branch_id"),
+    sa.Index("configurations_by_branch", "branch_id"),
     sqlite_autoincrement=True,
 )
 
@@ -183,6 +191,7 @@ def _content() -> list[sa.Column[Any]]:
         sa.Column("configuration", sa.Text, nullable=False),
         sa.Column("is_disabled", sa.Boolean, nullable=False),
         sa.Column("change_description", sa.Text, nullable=False),
+        sa.Column("identifier", sa.String, nullable=False),
         sa.Column("created", Moment, nullable=False),
         *_creator(),
     ]
@@ -237,6 +246,38 @@ state_keys = sa.Table(
     sa.Column("row_id", sa.String, primary_key=True),  # empty for the configuration's own state
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("written", Moment, nullable=False),
+)
+catalog_metadata = sa.Table(
+    "catalog_metadata",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("branch_id", sa.ForeignKey("branches.id", ondelete="CASCADE"), nullable=False),
+    # null for what is said of the branch itself
+    sa.Column("configuration_key", sa.ForeignKey("configurations.key", ondelete="CASCADE")),
+    sa.Column("key", sa.String, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("written", Moment, nullable=False),
+    sa.Index("catalog_metadata_by_owner", "branch_id", "configuration_key"),
+    sa.Index("catalog_metadata_by_configuration", "configuration_key", "key"),
+    sqlite_autoincrement=True,
+)
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("branch_id", sa.ForeignKey("branches.id", ondelete="CASCADE"), nullable=False),
+    sa.Column(
+        "configuration_key",
+        sa.ForeignKey("configurations.key", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    sa.Column("is_read_only", sa.Boolean, nullable=False),
+    sa.Column("request_key", sa.String),
+    sa.Column("created", Moment, nullable=False),
+    *_creator(),
+    sa.UniqueConstraint("branch_id", "request_key"),
+    sqlite_autoincrement=True,
 )
 vault_variables = sa.Table(
     "vault_variables",
@@ -305,11 +346,60 @@ def _add_blobs(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE files DROP COLUMN content")
 
 
+def _add_configurations_of_branches(connection: Connection) -> None:
+    """Each configuration gets a branch, each version a name; metadata and workspaces are new.
+
+    SQLite cannot change what is unique, and dropping a table takes with it what refers to it, so the
+    tables are put aside, made anew and filled again.
+    """
+    tables = (
+        configurations,
+        configuration_versions,
+        configuration_rows,
+        row_versions,
+        branch_states,
+        state_keys,
+    )
+    for table in tables:
+        connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE old_{table.name} AS SELECT * FROM {table.name}"
+        )
+    for table in reversed(tables):
+        connection.exec_driver_sql(f"DROP TABLE {table.name}")
+    for table in (*tables, catalog_metadata, workspaces):
+        table.create(connection)
+    main = (
+        "(SELECT branches.id FROM branches WHERE is_default "
+        "AND branches.project_id = old_configurations.project_id)"
+    )
+    made = {
+        "configurations.branch_id": main,
+        "configurations.is_purged": "0",
+        "configuration_versions.identifier": "name_of_version(created)",
+        "row_versions.identifier": "name_of_version(created)",
+    }
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - what the engine is made for
+    raw.create_function("name_of_version", 1, lambda text: new_ulid(_moment_of(text)))
+    for table in tables:
+        names = [column.name for column in table.columns]
+        values = ", ".join(made.get(f"{table.name}.{name}", name) for name in names)
+        connection.exec_driver_sql(
+            f"INSERT INTO {table.name} ({', '.join(names)}) SELECT {values} FROM old_{table.name}"
+        )
+        connection.exec_driver_sql(f"DROP TABLE old_{table.name}")
+
+
+def _moment_of(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 _MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     # A new database has the tables above as they are. These bring an older one to that: from 1 to 2, ...
     _add_the_vault,
     _add_branches,
     _add_blobs,
+    _add_configurations_of_branches,
 )
 _NEWEST: Final = 1 + len(_MIGRATIONS)
 

@@ -80,7 +80,9 @@ async def _root(catalog: Catalog, spec: JobSpec) -> Any:
     if spec.config_data is not None or not spec.config or spec.component is None:
         return spec.config_data
     try:
-        stored = await catalog.configuration(spec.project, spec.component, spec.config)
+        stored = await catalog.configuration(
+            spec.project, spec.component, spec.config, branch=spec.branch
+        )
     except NotFound:
         return None
     return stored.configuration

@@ -77,7 +77,9 @@ async def plan_definitions(catalog: Catalog, spec: JobSpec) -> Plan:
     if not spec.config or spec.component is None:
         raise UserError("Specify 'config' or 'configData'.")
     try:
-        stored = await catalog.configuration(spec.project, spec.component, spec.config)
+        stored = await catalog.configuration(
+            spec.project, spec.component, spec.config, branch=spec.branch
+        )
     except NotFound as error:
         raise UserError(f"Error reading configuration '{spec.config}': {error}") from error
     return await _stored_plan(catalog, spec, stored, wanted)

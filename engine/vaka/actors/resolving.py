@@ -178,7 +178,7 @@ class _Resolver:
         if key not in self._read:
             try:
                 self._read[key] = await self._catalog.configuration(
-                    self._spec.project, component, config_id
+                    self._spec.project, component, config_id, branch=self._spec.branch
                 )
             except NotFound as error:
                 raise UserError(f"{problem}: {error}") from error

@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from vaka.models.storage import MetadataEntry
+
 Json = Any
 """A JSON value as decoded: dict, list, str, int, float, bool or None, key order kept."""
 
@@ -116,6 +118,8 @@ class ConfigurationRow:
     change_description: str
     creator_token_id: str | None = None
     creator_token_description: str | None = None
+    version_identifier: str = ""
+    """Names this version wherever it is; see `Configuration`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +139,21 @@ class Configuration:
     creator_token_description: str | None = None
     updated: datetime | None = None
     """When the current version was written."""
+    updated_token_id: str | None = None
+    """Token that wrote it."""
+    updated_token_description: str | None = None
+    version_identifier: str = ""
+    """Names this version wherever it is: no other one of any configuration has the same. A ULID."""
+    rows_sort_order: tuple[str, ...] = ()
+    """As it was given; `rows` are in it already."""
+    is_deleted: bool = False
+    """Whether it is in the trash."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationVersion:
+    """A version of a configuration, or of a row, which has no rows."""
+
     version: int
     created: datetime
     change_description: str
@@ -149,6 +164,30 @@ class ConfigurationVersion:
     creator_token_description: str | None = None
     configuration: Json = None
     rows: tuple[ConfigurationRow, ...] = ()
+    version_identifier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationMetadata:
+    """What is said of a configuration."""
+
+    component_id: str
+    config_id: str
+    entries: tuple[MetadataEntry, ...]
+    """All of it, or what was asked for; the provider of each is `user`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A workspace that exists as a record only: there is no warehouse behind it."""
+
+    id: int
+    component_id: str
+    config_id: str
+    is_read_only: bool
+    created: datetime
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

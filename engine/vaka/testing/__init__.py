@@ -8,7 +8,11 @@ import pytest
 
 # before the imports below: an assertion that fails in a suite then shows its values
 pytest.register_assert_rewrite(
-    "vaka.testing.encryptor_contract", "vaka.testing.mapping", "vaka.testing.runtime_contract"
+    "vaka.testing.catalog",
+    "vaka.testing.catalog_versions",
+    "vaka.testing.encryptor_contract",
+    "vaka.testing.mapping",
+    "vaka.testing.runtime_contract",
 )
 
 from vaka.testing.clock import thread_aware  # noqa: E402

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +15,8 @@ import trio
 from vaka.errors import AuthenticationFailed, Conflict, InvalidInput, NotFound
 from vaka.hooks import Catalog
 from vaka.models.catalog import Configuration, Project, Role, State, Token, VaultVariable
+from vaka.testing.catalog_versions import COMPONENT, VersionsContract, component_document
 
-COMPONENT = "vendor.ex-contract"
 AWKWARD: Any = {
     "z": 1,
     "a": {},
@@ -32,7 +32,7 @@ AWKWARD: Any = {
 """A document that must come out as it went in."""
 
 
-class CatalogContract:
+class CatalogContract(VersionsContract):
     """What every catalog does. Inherit, and give the fixture `catalog`.
 
     ```python
@@ -47,31 +47,6 @@ class CatalogContract:
 
     The catalog must be empty. Needs pytest-trio with `trio_mode`.
     """
-
-    @pytest.fixture
-    async def catalog(self) -> AsyncIterator[Catalog]:
-        """The catalog, opened, with nothing in it."""
-        raise NotImplementedError("inherit from the contract and give it a fixture `catalog`")
-        yield  # noqa: PT022 - who inherits closes it after this
-
-    @pytest.fixture
-    async def project(self, catalog: Catalog) -> Project:
-        """A project, and a component that its configurations can be of."""
-        await catalog.put_component(_component(COMPONENT))
-        return await catalog.create_project("contract")
-
-    @pytest.fixture
-    async def token(self, catalog: Catalog, project: Project) -> Token:
-        """A token that changes things."""
-        token, _ = await catalog.create_token(project.id, "the author", Role.ADMIN)
-        return token
-
-    @pytest.fixture
-    async def config(self, catalog: Catalog, project: Project) -> Configuration:
-        """A configuration `c` that has one version."""
-        return await catalog.create_configuration(
-            project.id, COMPONENT, "first", config_id="c", configuration={"a": 1}
-        )
 
     # -- projects and components -----------------------------------------------------------------
 
@@ -140,7 +115,7 @@ class CatalogContract:
             assert (caught.value.kind, caught.value.id) == ("project", project)
 
     async def test_a_component_is_kept_as_it_is_registered(self, catalog: Catalog) -> None:
-        document = _component(
+        document = component_document(
             "vendor.app-x",
             features=["one", "two"],
             description="about it",
@@ -157,10 +132,10 @@ class CatalogContract:
         assert _same(made.extra, {"flags": ["b", "a"], "configurationSchema": {"z": {}, "a": []}})
 
     async def test_components_are_listed_replaced_and_deleted(self, catalog: Catalog) -> None:
-        await catalog.put_component(_component("b"))
-        await catalog.put_component(_component("a"))
+        await catalog.put_component(component_document("b"))
+        await catalog.put_component(component_document("a"))
 
-        await catalog.put_component(_component("b", description="new"))
+        await catalog.put_component(component_document("b", description="new"))
 
         assert [component.id for component in await catalog.components()] == ["a", "b"]
         assert (await catalog.component("b")).description == "new"
@@ -180,7 +155,7 @@ class CatalogContract:
         self, catalog: Catalog, wrong: dict[str, Any]
     ) -> None:
         with pytest.raises(InvalidInput):
-            await catalog.put_component(_component("x") | wrong)
+            await catalog.put_component(component_document("x") | wrong)
 
         assert await catalog.components() == []
 
@@ -329,7 +304,7 @@ class CatalogContract:
             await catalog.create_configuration(project.id, COMPONENT, "again", config_id="c")
 
         assert await catalog.configuration(project.id, COMPONENT, "c") == config
-        await catalog.put_component(_component("other"))
+        await catalog.put_component(component_document("other"))
         other = await catalog.create_configuration(project.id, "other", "again", config_id="c")
         assert other.name == "again"
 
@@ -361,7 +336,7 @@ class CatalogContract:
     async def test_configurations_are_listed_by_component(
         self, catalog: Catalog, project: Project, config: Configuration
     ) -> None:
-        await catalog.put_component(_component("other"))
+        await catalog.put_component(component_document("other"))
         other = await catalog.create_configuration(project.id, "other", "o")
         await catalog.create_row(project.id, COMPONENT, "c", row_id="r")
         elsewhere = await catalog.create_project("elsewhere")
@@ -899,16 +874,6 @@ class CatalogContract:
         await catalog.delete_oauth_credentials(*here)
         with pytest.raises(NotFound):
             await catalog.oauth_credentials(*here)
-
-
-def _component(component_id: str, **members: Any) -> dict[str, Any]:
-    return {
-        "id": component_id,
-        "type": "application",
-        "name": "X",
-        "data": {"definition": {"type": "dockerhub", "uri": "x"}, "a": {}, "b": []},
-        **members,
-    }
 
 
 def _same(found: Any, expected: Any) -> bool:

@@ -33,7 +33,10 @@ class OneConfiguration:
             rows=rows,
         )
 
-    async def configuration(self, project: str, component_id: str, config_id: str) -> Configuration:
+    async def configuration(
+        self, project: str, component_id: str, config_id: str, *, branch: str | None = None
+    ) -> Configuration:
+        assert branch is None
         if config_id != "c":
             raise NotFound(f"Configuration {config_id} not found", kind="config", id=config_id)
         return self._configuration

@@ -32,7 +32,9 @@ class Library:
         self.vault: list[VaultVariable] = []
         self.asked: list[str] = []
 
-    async def configuration(self, project: str, component_id: str, config_id: str) -> Configuration:
+    async def configuration(
+        self, project: str, component_id: str, config_id: str, *, branch: str | None = None
+    ) -> Configuration:
         self.asked.append(f"{component_id} {config_id}")
         if (component_id, config_id) not in self.kept:
             raise NotFound(

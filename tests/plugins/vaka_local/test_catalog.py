@@ -4,17 +4,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.plugins.vaka_local.conftest import Clock
 
 from vaka.errors import ApplicationError, AuthenticationFailed
 from vaka.models.catalog import Role, State
+from vaka.models.ulid import new_ulid
 from vaka_local.catalog import LocalCatalog
+from vaka_local.jsontext import from_text, to_text
 from vaka_local.storage import LocalStorage
 
 
@@ -159,3 +166,60 @@ async def test_commits_are_on_the_disk_when_they_return(catalog: LocalCatalog) -
 
     assert await catalog._database.read(pragmas) == ("wal", 2)
     assert sqlite3.sqlite_version_info >= (3, 35)
+
+
+async def test_a_catalog_of_an_older_version_keeps_what_it_has(home: Path) -> None:
+    home.mkdir(parents=True)
+    with closing(sqlite3.connect(home / "catalog.db")) as old:
+        old.executescript(Path(__file__).with_name("catalog-3.sql").read_text())
+    catalog = LocalCatalog(home)
+    made = datetime(2026, 3, 1, 10, 20, 30, tzinfo=UTC)
+    for _ in range(2):
+        await catalog.open()
+        here = ("1", "x", "c")
+        found = await catalog.configuration(*here)
+        assert (found.version, found.name, list(found.configuration)) == (3, "second", ["z", "a"])
+        assert found.rows[0].configuration == {"r": 1}
+        versions = await catalog.configuration_versions(*here)
+        assert [each.name for each in versions] == ["second", "first", "first"]
+        names = {each.version_identifier for each in versions}
+        assert len(names) == 3
+        assert {name[:10] for name in names} == {new_ulid(made)[:10]}
+        assert await catalog.put_state(*here, None, {}, key="k") == State({"s": 1}, 1)
+        branch = (await catalog.branches("1"))[1]
+        assert await catalog.state(*here, "r", branch=branch.id) == State({"dev": 1}, 1)
+        (gone,) = await catalog.deleted_configurations("1")
+        assert gone.name == "gone"
+        assert (await catalog.configuration("2", "x", "c")).name == "other"
+        await catalog.aclose()
+    with closing(sqlite3.connect(home / "catalog.db")) as new:
+        assert new.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert (
+            new.execute("SELECT name FROM sqlite_master WHERE name LIKE 'old_%'").fetchall() == []
+        )
+
+
+async def test_a_copy_is_made_at_once(catalog: LocalCatalog) -> None:
+    project = await catalog.create_project("a")
+    await catalog.put_component({"id": "c", "type": "application"})
+    here = (project.id, "c", "1")
+    await catalog.create_configuration(*here[:2], "n", config_id="1")
+    await catalog.create_row(*here, row_id="r")
+    await catalog.update_configuration(*here, {"rows_sort_order": ["r"]})
+
+    copy = await catalog.copy_configuration(*here, 3)
+
+    assert (copy.version, copy.rows_sort_order, copy.rows[0].version) == (1, ("r",), 1)
+    assert len(await catalog.configuration_versions(project.id, "c", copy.id)) == 1
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+)  # fmt: skip
+
+
+@given(_JSON)
+def test_json_comes_out_as_it_went_in(value: object) -> None:
+    assert json.dumps(from_text(to_text(value, "x"))) == json.dumps(value)
