@@ -367,7 +367,7 @@ def _add_configurations_of_branches(connection: Connection) -> None:
     for table in reversed(tables):
         connection.exec_driver_sql(f"DROP TABLE {table.name}")
     for table in (*tables, catalog_metadata, workspaces):
-        table.create(connection)
+        table.create(connection, checkfirst=True)
     main = (
         "(SELECT branches.id FROM branches WHERE is_default "
         "AND branches.project_id = old_configurations.project_id)"

@@ -220,7 +220,6 @@ async def test_a_catalog_of_the_first_version_gets_its_branches(home: Path) -> N
             "DROP TABLE branch_states; DROP TABLE branches; ALTER TABLE files DROP COLUMN branch; "
             "DROP TABLE file_blobs; ALTER TABLE files DROP COLUMN is_uploaded; "
             "ALTER TABLE files ADD COLUMN content VARCHAR; "
-            "DROP TABLE catalog_metadata; DROP TABLE workspaces; "
             "DELETE FROM vaka_local_schema; INSERT INTO vaka_local_schema VALUES (1);"
         )
 
