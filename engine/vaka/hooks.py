@@ -71,6 +71,7 @@ from vaka.models.storage import (
     FileUpload,
     LoadResult,
     MetadataEntry,
+    SnapshotDetail,
     StorageScope,
     TableDetail,
     TableLoad,
@@ -146,9 +147,34 @@ class TableBackend(ABC):
 
     @abstractmethod
     async def create_bucket(
-        self, scope: StorageScope, stage: str, name: str, *, description: str = ""
+        self,
+        scope: StorageScope,
+        stage: str,
+        name: str,
+        *,
+        description: str = "",
+        display_name: str | None = None,
+        color: str | None = None,
     ) -> BucketDetail:
-        """A new bucket `<stage>.c-<name>`; `Conflict` when it is there."""
+        """A new bucket `<stage>.c-<name>`; `Conflict` when it is there, or its display name is taken.
+
+        A display name or a colour is given only to a backend that `has_display_names`.
+        """
+
+    async def update_bucket(
+        self,
+        scope: StorageScope,
+        bucket_id: str,
+        *,
+        display_name: str | None = None,
+        color: str | None = None,
+    ) -> BucketDetail:
+        """Change what is not None; an empty colour is none.
+
+        `Conflict` when another bucket of the stage has the display name. `InvalidInput` where buckets
+        have neither (`MappingBackend.has_display_names`).
+        """
+        raise InvalidInput("Buckets here have no display names and no colours.", path="displayName")
 
     @abstractmethod
     async def drop_bucket(
@@ -176,11 +202,38 @@ class TableBackend(ABC):
         primary_key: Sequence[str] = (),
         definitions: Sequence[ColumnDefinition] = (),
         distribution_key: Sequence[str] = (),
+        display_name: str | None = None,
     ) -> TableDetail:
         """A new empty table in an existing bucket; `Conflict` when it is there.
 
-        With `definitions` it is a typed one, and its columns that they do not name take text.
+        With `definitions` it is a typed one, and its columns that they do not name take text. A display
+        name is given only to a backend that `has_display_names`.
         """
+
+    async def update_table(
+        self, scope: StorageScope, table_id: str, *, display_name: str
+    ) -> TableDetail:
+        """Give a table another display name.
+
+        `Conflict` when another table of the bucket has it. `InvalidInput` where tables have none
+        (`MappingBackend.has_display_names`).
+        """
+        raise InvalidInput("Tables here have no display names.", path="displayName")
+
+    async def swap_tables(
+        self,
+        scope: StorageScope,
+        table_id: str,
+        other_id: str,
+        *,
+        import_key: str | None = None,
+    ) -> None:
+        """Exchange two tables: each has the other's rows, columns, key, dates and metadata.
+
+        Names stay where they are, and an alias shows what now has its table's name. An `import_key`
+        that the first table remembers makes it a no-op. `InvalidInput` where it cannot be.
+        """
+        raise InvalidInput("Tables here cannot be swapped.", path="targetTableId")
 
     async def create_alias(self, scope: StorageScope, table_id: str, source_id: str) -> TableDetail:
         """A new table in an existing bucket that shows another one and can only be read.
@@ -251,7 +304,73 @@ class TableBackend(ABC):
         metadata: Mapping[str, str],
         columns: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        """Set metadata keys of a bucket or table, and of a table's columns."""
+        """Set metadata keys of a bucket or table, and of a table's columns.
+
+        A key that the provider has said before keeps its entry's id.
+        """
+
+    async def delete_metadata(
+        self, scope: StorageScope, object_id: str, entry_id: str, *, column: str | None = None
+    ) -> None:
+        """Remove one entry of what is said of a bucket or table, or of a table's column.
+
+        `NotFound` when that has no such entry. `InvalidInput` where entries stay.
+        """
+        raise InvalidInput("Metadata here cannot be deleted, only replaced.", path="id")
+
+    async def update_column(
+        self, scope: StorageScope, table_id: str, definition: ColumnDefinition
+    ) -> TableDetail:
+        """Change a typed column's length, and whether it must have values; its type stays.
+
+        `MappingFailed` when there are values that do not fit. `InvalidInput` for a column without a
+        type, or where there are none.
+        """
+        raise InvalidInput("Tables here have no types.", path="definition")
+
+    async def create_snapshot(
+        self,
+        scope: StorageScope,
+        table_id: str,
+        *,
+        description: str = "",
+        import_key: str | None = None,
+    ) -> SnapshotDetail:
+        """Keep a copy of a table as it is, until it is deleted.
+
+        A second call with the same `import_key` makes none, and returns the first one's. `InvalidInput`
+        where there are no snapshots (`MappingBackend.has_snapshots`).
+        """
+        raise InvalidInput("There are no snapshots here.", path="snapshot")
+
+    async def list_snapshots(
+        self, scope: StorageScope, table_id: str, *, limit: int = 20, offset: int = 0
+    ) -> list[SnapshotDetail]:
+        """Snapshots that were made of a table, newest first."""
+        await self.table(scope, table_id)
+        return []
+
+    async def snapshot(self, scope: StorageScope, snapshot_id: str) -> SnapshotDetail:
+        """One snapshot."""
+        raise _no_snapshot(snapshot_id)
+
+    async def delete_snapshot(self, scope: StorageScope, snapshot_id: str) -> None:
+        """Remove a snapshot. Tables that were made from it stay."""
+        raise _no_snapshot(snapshot_id)
+
+    async def restore_snapshot(
+        self,
+        scope: StorageScope,
+        snapshot_id: str,
+        table_id: str,
+        *,
+        display_name: str | None = None,
+    ) -> TableDetail:
+        """A new table of a snapshot, in an existing bucket; `Conflict` when it is there.
+
+        It has all that the snapshot has. To who asks what has changed, its rows are new.
+        """
+        raise _no_snapshot(snapshot_id)
 
     def typed(self, definition: ColumnDefinition) -> ColumnDefinition:
         """The definition as this backend keeps it: its own word for the type, and the base type of it.
@@ -266,6 +385,10 @@ class TableBackend(ABC):
             "types only.",
             path="definitions",
         )
+
+
+def _no_snapshot(snapshot_id: str) -> NotFound:
+    return NotFound(f"Snapshot {snapshot_id} not found", kind="snapshot", id=snapshot_id)
 
 
 class BlobBackend(ABC):
@@ -443,6 +566,16 @@ class MappingBackend(Resource):
     @property
     def has_types(self) -> bool:
         """Whether tables can be typed; else `definitions` are refused."""
+        return False
+
+    @property
+    def has_display_names(self) -> bool:
+        """Whether buckets and tables can be shown by other names than they have, and in a colour."""
+        return False
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether copies of tables can be kept, and tables be made from them."""
         return False
 
     @property

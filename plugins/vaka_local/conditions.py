@@ -16,6 +16,8 @@ from vaka.models.storage import DeleteWhere, ExportOptions, Filter, OrderBy
 from vaka_local.duck import quote
 from vaka_local.names import TIMESTAMP
 
+NO_COLUMN: Final = "storage.tables.validation.columnNotExists"
+"""Storage's word for a column that a filter, an order or a selection names and the table lacks."""
 _SOURCE: Final = "t"
 _EXACT: Final = "DECIMAL(38, 10)"  # 28 digits before the point: no integer of 64 bits loses one
 _DIGITS: Final = Context(prec=38)
@@ -70,7 +72,9 @@ def where(
 def _filter(each: Filter, columns: Sequence[str], own: str) -> tuple[str, list[object]]:
     if each.column not in columns:
         raise InvalidInput(
-            f'Cannot filter by column "{each.column}", column does not exist', path="filters"
+            f'Cannot filter by column "{each.column}", column does not exist',
+            path="filters",
+            code=NO_COLUMN,
         )
     operator = _OPERATORS.get(each.operator)
     if operator is None:
@@ -153,7 +157,9 @@ def order(orders: Sequence[OrderBy], columns: Sequence[str]) -> str:
     for each in orders:
         if each.column not in columns:
             raise InvalidInput(
-                f'Cannot order by column "{each.column}", column does not exist', path="orderBy"
+                f'Cannot order by column "{each.column}", column does not exist',
+                path="orderBy",
+                code=NO_COLUMN,
             )
         direction = "DESC" if each.descending else "ASC"
         # not what the selection calls by this name: that may be the text of it
@@ -179,7 +185,9 @@ def selection(
     unknown = [name for name in options.columns if name not in columns]
     if unknown:
         raise InvalidInput(
-            f'The table has no column "{unknown[0]}": it has {", ".join(columns)}.', path="columns"
+            f'The table has no column "{unknown[0]}": it has {", ".join(columns)}.',
+            path="columns",
+            code=NO_COLUMN,
         )
     if len(set(options.columns)) != len(options.columns):
         raise InvalidInput("A column is asked for more than once.", path="columns")

@@ -29,6 +29,8 @@ from typing import Final
 from vaka.errors import InvalidInput, MappingFailed
 from vaka.models.storage import TableLoad
 
+INVALID_CSV: Final = "invalidCsv"
+"""Storage's word for a file that cannot be read as told, or a dialect that is none."""
 _CHUNK: Final = 1 << 20
 LONGEST_ROW: Final = 30 << 20
 """Bytes that one row may have."""
@@ -65,15 +67,21 @@ class Dialect:
                 continue
             if len(value) != 1 or not value.isascii() or value in "\0\r\n":
                 raise InvalidInput(
-                    f'CSV {option} must be one character, it is "{value}".', path=option
+                    f'CSV {option} must be one character, it is "{value}".',
+                    path=option,
+                    code=INVALID_CSV,
                 )
         if load.enclosure and load.escaped_by:
             raise InvalidInput(
-                "Only one of the CSV options enclosure and escapedBy can be set.", path="escapedBy"
+                "Only one of the CSV options enclosure and escapedBy can be set.",
+                path="escapedBy",
+                code=INVALID_CSV,
             )
         if delimiter in {load.enclosure, load.escaped_by}:
             raise InvalidInput(
-                "CSV delimiter must differ from enclosure and escapedBy.", path="delimiter"
+                "CSV delimiter must differ from enclosure and escapedBy.",
+                path="delimiter",
+                code=INVALID_CSV,
             )
         if load.ignored_lines < 0:
             raise InvalidInput("The number of ignored lines is negative.", path="ignored_lines")
@@ -151,14 +159,18 @@ class CsvFile:
                 try:
                     plain = member.decompress(rest, _CHUNK)
                 except zlib.error as error:
-                    raise MappingFailed(f"{self.label} is not a valid gzip file.") from error
+                    raise MappingFailed(
+                        f"{self.label} is not a valid gzip file.", code=INVALID_CSV
+                    ) from error
                 if plain:
                     yield plain
                 rest = member.unused_data if member.eof else member.unconsumed_tail
                 if member.eof:  # another member may follow
                     member = None
         if member is not None:
-            raise MappingFailed(f"{self.label} is a gzip file that ends too early.")
+            raise MappingFailed(
+                f"{self.label} is a gzip file that ends too early.", code=INVALID_CSV
+            )
 
     def _packed_chunks(self) -> Iterator[bytes]:
         position = 0
@@ -204,7 +216,9 @@ class CsvFile:
                 inside = not inside
             inside = not inside  # there is one quote less than there are parts
             if row_bytes > LONGEST_ROW:
-                raise MappingFailed(f"{self.label} has a row of more than {LONGEST_ROW} bytes.")
+                raise MappingFailed(
+                    f"{self.label} has a row of more than {LONGEST_ROW} bytes.", code=INVALID_CSV
+                )
         blank = max(0, breaks - 1)
         lines += (not breaks) - blank
         return Layout(frozenset(ends), quoted_breaks, first, bool(has_bom), lines, blank, inside)
@@ -240,14 +254,16 @@ class CsvFile:
                 text += decoder.decode(chunk or b"", final=chunk is None)
             except UnicodeDecodeError as error:
                 raise MappingFailed(
-                    f"{self.label} is not text in UTF-8: its first row cannot be decoded."
+                    f"{self.label} is not text in UTF-8: its first row cannot be decoded.",
+                    code=INVALID_CSV,
                 ) from error
             rows = _parse(text.removeprefix("\ufeff"), dialect, count, at_end=chunk is None)
             if chunk is None or len(rows) == count:
                 return rows
             if len(text) > LONGEST_ROW:
                 raise MappingFailed(
-                    f"The first row of {self.label} has more than {LONGEST_ROW} bytes."
+                    f"The first row of {self.label} has more than {LONGEST_ROW} bytes.",
+                    code=INVALID_CSV,
                 )
 
     def rewritten(self, dialect: Dialect, scratch: Path, check: Callable[[], None]) -> CsvFile:
@@ -292,7 +308,8 @@ class CsvFile:
                     if index < last and not fresh:
                         raise MappingFailed(
                             f"{self.label} has different line ends and a quote inside a field that "
-                            "is not quoted: its rows cannot be told apart."
+                            "is not quoted: its rows cannot be told apart.",
+                            code=INVALID_CSV,
                         )
                     parts[index] = _lf(part)
                 if index < last:

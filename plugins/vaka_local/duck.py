@@ -54,6 +54,10 @@ class Session:
         """A user's table in SQL."""
         return f"{quote(self._alias)}.{schema.DATA}.{quote(name)}"
 
+    def snapshot(self, number: int) -> str:
+        """A snapshot's rows in SQL."""
+        return f"{quote(self._alias)}.{schema.SNAPSHOTS}.{quote(str(number))}"
+
     def meta(self, name: str) -> str:
         """A table of ours in SQL."""
         return f"{quote(self._alias)}.{schema.META}.{quote(name)}"

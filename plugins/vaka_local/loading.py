@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from vaka.errors import InvalidInput, MappingFailed, UserError
+from vaka.models.naming import webalize
 from vaka.models.storage import ColumnDefinition, DeleteWhere, LoadResult, TableLoad
 from vaka_local import conditions, names, records, types
 from vaka_local.conditions import naive
@@ -65,25 +66,32 @@ def distributed_by(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...
     return _of_columns(key, columns, "Distribution", "distributionKey")
 
 
-def checked_key(key: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+NO_KEY_COLUMN: Final = "storage.tables.validation.invalidPrimaryKeyColumns"
+"""Storage's word for a new table with a key of columns that it does not have."""
+
+
+def checked_key(
+    key: Sequence[str], columns: Sequence[str], *, code: str | None = None
+) -> tuple[str, ...]:
     """A primary key of columns that exist.
 
     Raises:
-        InvalidInput: a column is not there.
+        InvalidInput: a column is not there; `code` is Storage's word for it.
     """
-    return _of_columns(key, columns, "Primary", "primaryKey")
+    return _of_columns(key, columns, "Primary", "primaryKey", code)
 
 
 def _of_columns(
-    key: Sequence[str], columns: Sequence[str], kind: str, path: str
+    key: Sequence[str], columns: Sequence[str], kind: str, path: str, code: str | None = None
 ) -> tuple[str, ...]:
-    missing = [written for written in key if names.webalize(written) not in columns]
+    missing = [written for written in key if webalize(written) not in columns]
     if missing:
         raise InvalidInput(
             f'{kind} key columns "{", ".join(missing)}" not found in "{", ".join(columns)}"',
             path=path,
+            code=code,
         )
-    return tuple(dict.fromkeys(names.webalize(name) for name in key))
+    return tuple(dict.fromkeys(map(webalize, key)))
 
 
 class ImportKeys:
@@ -123,6 +131,21 @@ class ImportKeys:
             self._rows[key] = (result.imported_rows, result.total_rows)
             if len(self._rows) >= _KEYS_IN_MEMORY:
                 self._rows, self._are_many = None, True
+
+
+def remember(
+    session: Session,
+    table_id: str,
+    key: str,
+    now: datetime,
+    imported_rows: int = 0,
+    total_rows: int = 0,
+) -> None:
+    """Note that what has this import key is done."""
+    session.rows(
+        f"INSERT INTO {session.meta('import_keys')} VALUES (?, ?, ?, ?, ?)",
+        [table_id, key, imported_rows, total_rows, naive(now)],
+    )
 
 
 @dataclass(frozen=True)
@@ -189,15 +212,17 @@ class Loader:
             return names.column_names(self.load.columns)
         header = files.header()
         if header is None:
-            raise MappingFailed("There are no data in import file")
+            raise MappingFailed(
+                "There are no data in import file", code="storage.tables.validation.noColumns"
+            )
         try:
             return names.column_names(header)
         except InvalidInput as error:
-            raise MappingFailed(error.message) from error
+            raise MappingFailed(error.message, code=error.code) from error
 
     def _into_new(self, files: Files, columns: tuple[str, ...]) -> tuple[LoadResult, Known]:
         load = self.load
-        key = checked_key(load.primary_key or (), columns)
+        key = checked_key(load.primary_key or (), columns, code=NO_KEY_COLUMN)
         table = records.new_table(
             self.session,
             names.table_id(load.table_id),
@@ -206,6 +231,7 @@ class Loader:
             self.now,
             definitions=types.kept(columns, self._defined, key) if load.definitions else (),
             distribution_key=distributed_by(load.distribution_key, columns),
+            display_name=load.display_name,
         )
         count = self._replace(table, files, columns)
         size = self._size(files, count, columns)
@@ -222,7 +248,8 @@ class Loader:
             raise MappingFailed(
                 f"Some columns are missing in the csv file. Missing columns: {','.join(missing)}. "
                 f"Expected columns: {','.join(expected)}. Please check if the expected delimiter "
-                f'"{load.delimiter}" is used in the csv file.'
+                f'"{load.delimiter}" is used in the csv file.',
+                code="csvImport.columnsNotMatch",
             )
         if new and not load.add_columns:
             raise MappingFailed(
@@ -265,9 +292,7 @@ class Loader:
     @cached_property
     def _defined(self) -> tuple[ColumnDefinition, ...]:
         """Definitions by the names that columns have here."""
-        return tuple(
-            replace(each, name=names.webalize(each.name)) for each in self.load.definitions
-        )
+        return tuple(replace(each, name=webalize(each.name)) for each in self.load.definitions)
 
     def _definitions(
         self, before: Table, new: tuple[str, ...], key: tuple[str, ...]
@@ -525,13 +550,11 @@ class Loader:
                 [result.table_id, naive(self.now - _KEYS_KEPT)],
             )
             self.keys.forget()
-        self.session.rows(
-            f"INSERT INTO {target} VALUES (?, ?, ?, ?, ?)",
-            [
-                result.table_id,
-                self.load.import_key,
-                result.imported_rows,
-                result.total_rows,
-                naive(self.now),
-            ],
+        remember(
+            self.session,
+            result.table_id,
+            str(self.load.import_key),
+            self.now,
+            result.imported_rows,
+            result.total_rows,
         )

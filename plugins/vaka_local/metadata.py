@@ -26,12 +26,15 @@ def check(
         InvalidInput: the provider is missing, or a key is empty or too long.
     """
     if not provider:
-        raise InvalidInput("Metadata need a provider.", path="provider")
+        raise InvalidInput(
+            "Metadata need a provider.", path="provider", code="storage.metadata.invalidProvider"
+        )
     for key in [*metadata, *(key for each in columns.values() for key in each)]:
         if not key or len(key) > _LONGEST_KEY:
             raise InvalidInput(
                 f'"{key}" is not a metadata key: it has 1 to {_LONGEST_KEY} characters.',
                 path="key",
+                code="storage.metadata.invalidKey",
             )
 
 
@@ -68,6 +71,17 @@ def say(
     for column, entries in columns.items():
         said[column] = write(column, provider, entries, now, said.get(column, ()))
     return before.said(write("", provider, metadata, now, before.detail.metadata), said)
+
+
+def unsay(session: Session, object_id: str, column: str, entry_id: str) -> None:
+    """Remove an entry of an object's metadata, or of its column's.
+
+    Raises:
+        NotFound: that has no such entry.
+    """
+    number = int(entry_id) if entry_id.isascii() and entry_id.isdigit() else -1
+    if number >= 1 << 63 or not records.drop_metadata(session, object_id, column, number):
+        raise NotFound("The supplied metadata ID was not found", kind="metadata", id=entry_id)
 
 
 def no_column(object_id: str, column: str) -> NotFound:

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from vaka.errors import InvalidInput, NotFound
+from vaka.models.naming import plain_letters, webalize
 from vaka.models.storage import StorageScope
 
+INVALID_COLUMN: Final = "storage.tables.validation.invalidColumnName"
+_INVALID_BUCKET: Final = "storage.buckets.validation"
+_INVALID_TABLE: Final = "storage.tables.validation"
+"""Storage's words for names that cannot be (storage-api.md section 1.5)."""
 TIMESTAMP: Final = "_timestamp"
 """The hidden column of every table. No user's column can have this name: theirs never begin with `_`."""
 LONGEST_COLUMN: Final = 64
 LONGEST_TABLE: Final = 96
-_RESERVED: Final = {"oid", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
-_LETTERS: Final = str.maketrans(
-    "đĐðÐħĦ\u0131ĸłŁŋŊøØŧŦəƏƒ",
-    "dDdDhHiklLnNoOtTeEf",
-) | str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"})
-"""Latin letters that Unicode does not take apart into a letter and a mark."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PROJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def _plain(text: str) -> str:
-    """Letters without their marks; other alphabets are left as they are."""
-    taken_apart = unicodedata.normalize("NFKD", text.translate(_LETTERS))
-    return "".join(letter for letter in taken_apart if not unicodedata.combining(letter))
-
-
-def webalize(name: str) -> str:
-    """A column name of letters, digits and `_`, or nothing when no such character is left."""
-    result = re.sub(r"[^_A-Za-z0-9]+", "_", _plain(name)).strip("_")
-    return result + "_" if result.lower() in _RESERVED else result
-
-
 def file_name(name: str) -> str:
     """A file name of letters, digits, `_` and dots."""
-    result = re.sub(r"[^._A-Za-z0-9]+", "_", _plain(name))
+    result = re.sub(r"[^._A-Za-z0-9]+", "_", plain_letters(name))
     if not result.strip("._"):
         raise InvalidInput("A file needs a name with letters or digits.", path="name")
     return result
@@ -46,7 +32,7 @@ def file_name(name: str) -> str:
 
 def words(name: str) -> list[str]:
     """The parts of a file name that a search compares, in lower case."""
-    return re.findall(r"[a-z0-9]+", _plain(name).lower())
+    return re.findall(r"[a-z0-9]+", plain_letters(name).lower())
 
 
 def column_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -58,24 +44,22 @@ def column_names(names: Iterable[str]) -> tuple[str, ...]:
     result: list[str] = []
     for name in names:
         if name.strip().lower() == TIMESTAMP:
-            raise InvalidInput(
-                f'System columns "{TIMESTAMP}" cannot be imported to the table.', path="columns"
-            )
+            raise _invalid_column(f'System columns "{TIMESTAMP}" cannot be imported to the table.')
         column = webalize(name)
         if not column:
-            raise InvalidInput(
-                f'"{name}" is not valid column name: it has no letters or digits.', path="columns"
+            raise _invalid_column(
+                f'"{name}" is not valid column name: it has no letters or digits.'
             )
         if len(column) > LONGEST_COLUMN:
-            raise InvalidInput(
-                f"'{column}' is more than {LONGEST_COLUMN} characters long", path="columns"
-            )
+            raise _invalid_column(f"'{column}' is more than {LONGEST_COLUMN} characters long")
         result.append(column)
     if repeated := repeated_names(result):
-        raise InvalidInput(
-            f"There are duplicate columns in CSV file: {quoted(repeated)}", path="columns"
-        )
+        raise _invalid_column(f"There are duplicate columns in CSV file: {quoted(repeated)}")
     return tuple(result)
+
+
+def _invalid_column(message: str) -> InvalidInput:
+    return InvalidInput(message, path="columns", code=INVALID_COLUMN)
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:
@@ -111,14 +95,33 @@ def bucket_id(stage: str, name: str) -> str:
         InvalidInput: there is no such stage, or `name` cannot be a bucket's.
     """
     if stage not in {"in", "out"}:
-        raise InvalidInput(f'Stage "{stage}" is not one of "in" and "out".', path="stage")
+        raise InvalidInput(
+            f'Stage "{stage}" is not one of "in" and "out".', path="stage", code=_INVALID_BUCKET
+        )
     if not _NAME.fullmatch(name) or len(name) > LONGEST_TABLE:
         raise InvalidInput(
             f'Invalid data - name "{name}": Only alphanumeric characters dash and underscores are '
             f"allowed, at most {LONGEST_TABLE} of them.",
             path="name",
+            code=_INVALID_BUCKET,
         )
     return f"{stage}.c-{name}"
+
+
+def shown_name(name: str, *, of_bucket: bool) -> str:
+    """A name to be shown, as it is.
+
+    Raises:
+        InvalidInput: it cannot be one.
+    """
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_TABLE:
+        raise InvalidInput(
+            "Invalid data - displayName: Only alphanumeric characters dash and underscores are "
+            "allowed.",
+            path="displayName",
+            code=_INVALID_BUCKET if of_bucket else _INVALID_TABLE,
+        )
+    return name
 
 
 def table_id(text: str) -> TableId:
@@ -133,12 +136,14 @@ def table_id(text: str) -> TableId:
         raise InvalidInput(
             f'"{text}" is not a table id: it has the form in.c-bucket.table or out.c-bucket.table.',
             path="table_id",
+            code=_INVALID_TABLE,
         )
     if not _NAME.fullmatch(name) or name.startswith("_") or len(name) > LONGEST_TABLE:
         raise InvalidInput(
             f'Invalid table name "{name}": Only alphanumeric characters dash and underscores are '
             f"allowed, no underscore at the beginning, and at most {LONGEST_TABLE} characters.",
             path="table_id",
+            code=_INVALID_TABLE,
         )
     return TableId(f"{stage}.{bucket}", name)
 

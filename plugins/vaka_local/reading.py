@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vaka.errors import MappingFailed
-from vaka_local.csvfiles import BUFFER, CsvFile, Dialect
+from vaka_local.csvfiles import BUFFER, INVALID_CSV, CsvFile, Dialect
 from vaka_local.disk import open_regular
 
 _FILES_AT_A_TIME: Final = 64
@@ -96,7 +96,7 @@ class Batch:
             reason = "is a damaged gzip file"
         else:
             reason = f"is not a valid CSV file{where}: quotes or line ends are not as in RFC 4180"
-        return MappingFailed(f"{label} {reason}.")
+        return MappingFailed(f"{label} {reason}.", code=INVALID_CSV)
 
 
 def literal(text: str) -> str:
@@ -159,7 +159,9 @@ class Files:
             dialect = dialect.rewritten
         layout = file.layout(dialect, self.check)
         if layout.has_odd_quotes and file.ends_inside_quotes(dialect):
-            raise MappingFailed(f"{file.label} has a quoted field that does not end.")
+            raise MappingFailed(
+                f"{file.label} has a quoted field that does not end.", code=INVALID_CSV
+            )
         line_end = layout.line_end
         if line_end is None:
             file = file.rewritten(dialect, self.scratch, self.check)

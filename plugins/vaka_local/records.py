@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
-from vaka.errors import ApplicationError, InvalidInput, MappingFailed
+from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed
 from vaka.models.storage import BucketDetail, ColumnDefinition, MetadataEntry, TableDetail
 from vaka_local import types
 from vaka_local.conditions import naive
 from vaka_local.duck import Session, quote
-from vaka_local.names import TIMESTAMP, TableId, no_bucket, no_table
+from vaka_local.names import TIMESTAMP, TableId, no_bucket, no_table, shown_name
 
 _COLUMNS: Final = (
     "id, bucket, name, display_name, description, stored_as, columns, primary_key, created, "
@@ -233,11 +233,11 @@ def _tables(session: Session, clause: str, parameters: Sequence[object]) -> list
             columns=tuple(row[6]),
             primary_key=tuple(row[7]),
             created=aware(row[8]),
-            last_import=_optional(row[9]),
-            last_change=_optional(row[10]),
+            last_import=optional(row[9]),
+            last_change=optional(row[10]),
             row_count=row[11],
             data_bytes=row[12],
-            definitions=_definitions_of(row[13]),
+            definitions=definitions_of(row[13]),
             distribution_key=tuple(row[14] or ()),
         )
         for row in rows
@@ -257,7 +257,7 @@ def describe(session: Session, found: Sequence[Table]) -> list[Known]:
         clause = "WHERE id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
         known = describe(session, _tables(session, clause, [shown]))
         sources = {each.id: each.detail for each in known}
-    entries = _metadata(session, [table.id for table in found])
+    entries = metadata(session, [table.id for table in found])
     result = []
     for table in found:
         own = entries.get(table.id, {})
@@ -276,11 +276,18 @@ def new_table(
     *,
     definitions: tuple[ColumnDefinition, ...] = (),
     distribution_key: tuple[str, ...] = (),
+    display_name: str | None = None,
 ) -> Table:
-    """Describe a new table, and its bucket when there is none; its data is the caller's business."""
+    """Describe a new table, and its bucket when there is none; its data is the caller's business.
+
+    Raises:
+        InvalidInput, Conflict: it cannot be shown as `display_name`.
+    """
     if find_bucket(session, table_id.bucket) is None:
         stage, _, name = table_id.bucket.partition(".")
         new_bucket(session, table_id.bucket, stage, name, "", now)
+    if display_name is not None:
+        check_table_name(session, table_id, display_name)
     taken = {
         row[0].lower()
         for row in session.rows(
@@ -294,7 +301,7 @@ def new_table(
         id=table_id.whole,
         bucket=table_id.bucket,
         name=table_id.name,
-        display_name=table_id.name,
+        display_name=display_name or table_id.name,
         description="",
         stored_as=stored_as,
         columns=columns,
@@ -309,7 +316,7 @@ def new_table(
         [
             *(table.id, table.bucket, table.name, table.display_name, "", stored_as),
             *(list(columns), list(primary_key), naive(now)),
-            *(_text_of(definitions), list(distribution_key)),
+            *(text_of(definitions), list(distribution_key)),
         ],
     )
     return table
@@ -333,13 +340,14 @@ def save(session: Session, table: Table, before: Table | None = None) -> None:
 
 def _changeable(table: Table) -> dict[str, object]:
     return {
+        "display_name": table.display_name,
         "columns": list(table.columns),
         "primary_key": list(table.primary_key),
         "last_import": table.last_import and naive(table.last_import),
         "last_change": table.last_change and naive(table.last_change),
         "row_count": table.row_count,
         "data_bytes": table.data_bytes,
-        "definitions": _text_of(table.definitions),
+        "definitions": text_of(table.definitions),
     }
 
 
@@ -482,11 +490,11 @@ def get_bucket(session: Session, bucket_id: str) -> BucketDetail:
 
 def _buckets(session: Session, clause: str, parameters: Sequence[object]) -> list[BucketDetail]:
     rows = session.rows(
-        "SELECT DISTINCT ON (id) id, name, stage, created, display_name, description "
+        "SELECT DISTINCT ON (id) id, name, stage, created, display_name, description, color "
         f"FROM {session.meta('buckets')} {clause} ORDER BY id, created",
         parameters,
     )
-    entries = _metadata(session, [row[0] for row in rows])
+    entries = metadata(session, [row[0] for row in rows])
     changes = dict(
         session.rows(
             "SELECT bucket, max(coalesce(last_change, created)) "
@@ -501,7 +509,8 @@ def _buckets(session: Session, clause: str, parameters: Sequence[object]) -> lis
             created=aware(row[3]),
             display_name=row[4],
             description=row[5],
-            last_change_date=_optional(changes.get(row[0])),
+            color=row[6],
+            last_change_date=optional(changes.get(row[0])),
             metadata=entries.get(row[0], {}).get("", ()),
         )
         for row in rows
@@ -509,14 +518,71 @@ def _buckets(session: Session, clause: str, parameters: Sequence[object]) -> lis
 
 
 def new_bucket(
-    session: Session, bucket_id: str, stage: str, name: str, description: str, now: datetime
+    session: Session,
+    bucket_id: str,
+    stage: str,
+    name: str,
+    description: str,
+    now: datetime,
+    *,
+    display_name: str | None = None,
+    color: str | None = None,
 ) -> None:
     """Describe a bucket."""
+    shown = name.removeprefix("c-") if display_name is None else display_name
     session.rows(
         f"INSERT INTO {session.meta('buckets')} "
-        "(id, stage, name, display_name, description, created) VALUES (?, ?, ?, ?, ?, ?)",
-        [bucket_id, stage, name, name.removeprefix("c-"), description, naive(now)],
+        "(id, stage, name, display_name, description, created, color) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [bucket_id, stage, name, shown, description, naive(now), color or None],
     )
+
+
+def save_bucket(session: Session, bucket: BucketDetail) -> None:
+    """Write what can change of a bucket."""
+    session.rows(
+        f"UPDATE {session.meta('buckets')} SET display_name = ?, color = ? WHERE id = ?",
+        [bucket.display_name, bucket.color, bucket.id],
+    )
+
+
+def check_bucket_name(session: Session, stage: str, bucket_id: str, shown: str) -> None:
+    """Refuse a display name that another bucket of the stage has.
+
+    Raises:
+        InvalidInput: it cannot be one.
+        Conflict: it is taken.
+    """
+    shown_name(shown, of_bucket=True)
+    if session.rows(
+        f"SELECT 1 FROM {session.meta('buckets')} "
+        "WHERE stage = ? AND id <> ? AND display_name = ? LIMIT 1",
+        [stage, bucket_id, shown],
+    ):
+        raise Conflict(
+            f'The display name "{shown}" already exists in project.',
+            code="storage.buckets.alreadyExists",
+        )
+
+
+def check_table_name(session: Session, table: TableId, shown: str) -> None:
+    """Refuse a display name that another table of the bucket has.
+
+    Raises:
+        InvalidInput: it cannot be one.
+        Conflict: it is taken.
+    """
+    shown_name(shown, of_bucket=False)
+    found = session.rows(
+        f"SELECT name FROM {session.meta('tables')} "
+        "WHERE bucket = ? AND id <> ? AND display_name = ? LIMIT 1",
+        [table.bucket, table.whole, shown],
+    )
+    if found:
+        raise Conflict(
+            f'The table "{found[0][0]}" in the bucket already has the same display name "{shown}".',
+            code="storage.buckets.tableAlreadyExists",
+        )
 
 
 def drop_bucket(session: Session, bucket_id: str) -> None:
@@ -528,7 +594,7 @@ def drop_bucket(session: Session, bucket_id: str) -> None:
         )
 
 
-def _metadata(
+def metadata(
     session: Session, object_ids: Sequence[str]
 ) -> dict[str, dict[str, tuple[MetadataEntry, ...]]]:
     """Metadata by object and column; the empty column is the object itself."""
@@ -591,6 +657,59 @@ def sequence(session: Session) -> str:
     return "'" + session.meta("metadata_id").replace("'", "''") + "'"
 
 
+def drop_metadata(session: Session, object_id: str, column: str, number: int) -> bool:
+    """Forget an entry of an object's or a column's metadata; whether there was one."""
+    count = session.value(
+        f"DELETE FROM {session.meta('metadata')} "
+        "WHERE id = ? AND object_id = ? AND column_name = ?",
+        [number, object_id, column],
+    )
+    return bool(count)
+
+
+def copy_metadata(session: Session, object_id: str, other_id: str) -> None:
+    """Say all of `other_id` that is said of an object and its columns, in new entries."""
+    target = session.meta("metadata")
+    session.rows(
+        f"INSERT INTO {target} (id, object_id, column_name, provider, key, value, written) "
+        f"SELECT nextval({sequence(session)}), ?, column_name, provider, key, value, written "
+        f"FROM {target} WHERE object_id = ?",
+        [other_id, object_id],
+    )
+
+
+def swap(session: Session, one: Table, other: Table) -> None:
+    """Give each of two tables what the other one has, all but the names."""
+    between = f"{one.stored_as}~swap"
+    # data are under their table's name also then: who reads with what was known before finds its table
+    for old, new in (
+        (one.stored_as, between),
+        (other.stored_as, one.stored_as),
+        (between, other.stored_as),
+    ):
+        session.rows(f"ALTER TABLE {session.table(old)} RENAME TO {quote(new)}")
+    for table, gets in ((one, other), (other, one)):
+        session.rows(
+            f"UPDATE {session.meta('tables')} SET created = ? WHERE id = ?",
+            [naive(gets.created), table.id],
+        )
+        save(
+            session,
+            replace(
+                gets,
+                id=table.id,
+                bucket=table.bucket,
+                name=table.name,
+                display_name=table.display_name,
+            ),
+        )
+    session.rows(
+        f"UPDATE {session.meta('metadata')} SET object_id = CASE WHEN object_id = ? THEN ? ELSE ? END "
+        "WHERE object_id IN (?, ?)",
+        [one.id, other.id, one.id, one.id, other.id],
+    )
+
+
 def drop_column_metadata(session: Session, table_id: str, column: str) -> None:
     """Forget what is said of a column."""
     session.rows(
@@ -599,12 +718,12 @@ def drop_column_metadata(session: Session, table_id: str, column: str) -> None:
     )
 
 
-def _text_of(definitions: Sequence[ColumnDefinition]) -> str | None:
+def text_of(definitions: Sequence[ColumnDefinition]) -> str | None:
     """Definitions as they are stored, None for a table without types."""
     return json.dumps([asdict(each) for each in definitions]) if definitions else None
 
 
-def _definitions_of(text: str | None) -> tuple[ColumnDefinition, ...]:
+def definitions_of(text: str | None) -> tuple[ColumnDefinition, ...]:
     return tuple(ColumnDefinition(**each) for each in json.loads(text)) if text else ()
 
 
@@ -613,5 +732,5 @@ def aware(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
-def _optional(moment: Any) -> datetime | None:
+def optional(moment: Any) -> datetime | None:
     return None if moment is None else aware(moment)

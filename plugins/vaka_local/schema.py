@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 META: Final = "vaka"
 DATA: Final = "data"
+SNAPSHOTS: Final = "snapshots"
 
 _MIGRATIONS: Final = (
     # 1: the beginning
@@ -83,6 +84,34 @@ _MIGRATIONS: Final = (
         name VARCHAR NOT NULL,
         source VARCHAR NOT NULL,
         created TIMESTAMP NOT NULL
+    );
+    """,
+    # 4: colours of buckets, and snapshots: copies of tables, the data of each in a table named by its
+    # id. What was said of the table is in the metadata, under the snapshot's name.
+    f"""
+    ALTER TABLE {META}.buckets ADD COLUMN color VARCHAR;
+    CREATE SCHEMA {SNAPSHOTS};
+    CREATE SEQUENCE {META}.snapshot_id;
+    CREATE TABLE {META}.snapshots (
+        id BIGINT NOT NULL,
+        created TIMESTAMP NOT NULL,
+        description VARCHAR NOT NULL,
+        token_id VARCHAR,
+        token_description VARCHAR,
+        import_key VARCHAR,
+        table_id VARCHAR NOT NULL,
+        bucket VARCHAR NOT NULL,
+        name VARCHAR NOT NULL,
+        display_name VARCHAR NOT NULL,
+        columns VARCHAR[] NOT NULL,
+        primary_key VARCHAR[] NOT NULL,
+        table_created TIMESTAMP NOT NULL,
+        last_import TIMESTAMP,
+        last_change TIMESTAMP,
+        row_count BIGINT NOT NULL,
+        data_bytes BIGINT NOT NULL,
+        definitions VARCHAR,
+        distribution_key VARCHAR[]
     );
     """,
 )

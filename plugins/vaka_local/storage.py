@@ -60,6 +60,14 @@ class LocalStorage(MappingBackend):
         return True
 
     @property
+    def has_display_names(self) -> bool:
+        return True
+
+    @property
+    def has_snapshots(self) -> bool:
+        return True
+
+    @property
     def says_with_loads(self) -> bool:
         return True
 

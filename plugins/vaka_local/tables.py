@@ -22,6 +22,7 @@ import trio
 
 from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import TableBackend
+from vaka.models.naming import webalize
 from vaka.models.storage import (
     BucketDetail,
     ColumnDefinition,
@@ -29,25 +30,28 @@ from vaka.models.storage import (
     ExportOptions,
     ExportResult,
     LoadResult,
+    SnapshotDetail,
     StorageScope,
     TableDetail,
     TableLoad,
 )
-from vaka_local import conditions, names, records, types
+from vaka_local import conditions, names, records, snapshots, types
 from vaka_local.details import Details
 from vaka_local.disk import new_file, new_folder
 from vaka_local.duck import Duck, Session, quote
 from vaka_local.loading import (
     DUPLICATES,
     EMPTY,
+    NO_KEY_COLUMN,
     ImportKeys,
     Loader,
     ReadAgain,
     checked_key,
     distributed_by,
+    remember,
 )
 from vaka_local.locks import Locks
-from vaka_local.metadata import check, no_column, say, say_of_bucket
+from vaka_local.metadata import check, no_column, say, say_of_bucket, unsay
 from vaka_local.records import Known, Table
 
 T = TypeVar("T")
@@ -84,18 +88,59 @@ class LocalTables(TableBackend):
         )
 
     async def create_bucket(
-        self, scope: StorageScope, stage: str, name: str, *, description: str = ""
+        self,
+        scope: StorageScope,
+        stage: str,
+        name: str,
+        *,
+        description: str = "",
+        display_name: str | None = None,
+        color: str | None = None,
     ) -> BucketDetail:
         bucket_id = names.bucket_id(stage, name)
 
         def create(session: Session) -> BucketDetail:
             if records.find_bucket(session, bucket_id) is not None:
-                raise Conflict(f"The bucket {name} already exists")
-            records.new_bucket(session, bucket_id, stage, f"c-{name}", description, self._clock())
+                raise Conflict(
+                    f"The bucket {name} already exists", code="storage.buckets.alreadyExists"
+                )
+            shown = name if display_name is None else display_name
+            records.check_bucket_name(session, stage, bucket_id, shown)
+            records.new_bucket(
+                session,
+                bucket_id,
+                stage,
+                f"c-{name}",
+                description,
+                self._clock(),
+                display_name=shown,
+                color=color,
+            )
             return records.get_bucket(session, bucket_id)
 
-        async with self._alone_in_buckets(scope, bucket_id):
+        async with self._alone_in_buckets(scope, bucket_id, _display_names(scope)):
             return await self._change(scope, create, [bucket_id])
+
+    async def update_bucket(
+        self,
+        scope: StorageScope,
+        bucket_id: str,
+        *,
+        display_name: str | None = None,
+        color: str | None = None,
+    ) -> BucketDetail:
+        def update(session: Session) -> BucketDetail:
+            bucket = records.get_bucket(session, bucket_id)
+            if display_name is not None:
+                records.check_bucket_name(session, bucket.stage, bucket_id, display_name)
+                bucket = replace(bucket, display_name=display_name)
+            if color is not None:
+                bucket = replace(bucket, color=color or None)
+            records.save_bucket(session, bucket)
+            return bucket
+
+        async with self._alone_in_buckets(scope, bucket_id, _display_names(scope)):
+            return await self._change(scope, update, [bucket_id])
 
     async def drop_bucket(
         self, scope: StorageScope, bucket_id: str, *, force: bool = False
@@ -106,7 +151,8 @@ class LocalTables(TableBackend):
             if tables and not force:
                 raise Conflict(
                     "Only empty buckets can be deleted. There are "
-                    f"{len(tables)} tables in the bucket."
+                    f"{len(tables)} tables in the bucket.",
+                    code="buckets.deleteNotEmpty",
                 )
             _refuse_shown(session, [table.id for table in tables])
             for table in tables:
@@ -147,12 +193,17 @@ class LocalTables(TableBackend):
         primary_key: Sequence[str] = (),
         definitions: Sequence[ColumnDefinition] = (),
         distribution_key: Sequence[str] = (),
+        display_name: str | None = None,
     ) -> TableDetail:
         parsed = names.table_id(table_id)
         checked = names.column_names(columns)
         if not checked:
-            raise InvalidInput("A table needs at least one column.", path="columns")
-        key = checked_key(primary_key, checked)
+            raise InvalidInput(
+                "A table needs at least one column.",
+                path="columns",
+                code="storage.tables.validation.noColumns",
+            )
+        key = checked_key(primary_key, checked, code=NO_KEY_COLUMN)
         distributed = distributed_by(distribution_key, checked)
         defined = types.kept(checked, _plain(definitions, checked), key) if definitions else ()
 
@@ -168,12 +219,51 @@ class LocalTables(TableBackend):
                 self._clock(),
                 definitions=defined,
                 distribution_key=distributed,
+                display_name=display_name,
             )
             records.create_data(session, session.table(table.stored_as), table.layout)
             return _detail(session, scope, table_id)
 
-        async with self._alone_in_tables(scope, [table_id]):
+        async with self._alone_in_tables(scope, [table_id], *_shown_as(scope, display_name)):
             return await self._change(scope, create, [table_id])
+
+    async def update_table(
+        self, scope: StorageScope, table_id: str, *, display_name: str
+    ) -> TableDetail:
+        def update(session: Session) -> TableDetail:
+            table = records.get_table(session, scope.project, table_id)
+            records.check_table_name(session, names.TableId(table.bucket, table.name), display_name)
+            records.save(session, replace(table, display_name=display_name), table)
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id], _display_names(scope)):
+            return await self._change(scope, update, [table_id])
+
+    async def swap_tables(
+        self,
+        scope: StorageScope,
+        table_id: str,
+        other_id: str,
+        *,
+        import_key: str | None = None,
+    ) -> None:
+        def swap(session: Session) -> None:
+            keys = ImportKeys()
+            if import_key is not None and keys.find(session, table_id, import_key) is not None:
+                return
+            one = records.get_table(session, scope.project, table_id)
+            other = records.get_table(session, scope.project, other_id)
+            records.swap(session, one, other)
+            if import_key is not None:
+                remember(session, table_id, import_key, self._clock())
+
+        if table_id == other_id:
+            raise InvalidInput(
+                f'The table "{table_id}" cannot be swapped with itself.', path="targetTableId"
+            )
+        async with self._alone_in_tables(scope, [table_id, other_id]):
+            self._keys.pop((names.space(scope), table_id), None)
+            await self._change(scope, swap, [table_id, other_id])
 
     async def create_alias(self, scope: StorageScope, table_id: str, source_id: str) -> TableDetail:
         parsed = names.table_id(table_id)
@@ -206,13 +296,20 @@ class LocalTables(TableBackend):
         *,
         definitions: Sequence[ColumnDefinition] = (),
     ) -> TableDetail:
-        added = names.column_names(columns)
+        try:
+            added = names.column_names(columns)
+        except InvalidInput as error:
+            error.code = "storage.tables.invalidColumnName"
+            raise
         defined = types.kept(added, _plain(definitions, added), ())
 
         def add(session: Session) -> TableDetail:
             table = records.get_table(session, scope.project, table_id)
             if taken := names.repeated_names([*table.columns, *added]):
-                raise Conflict(f'The table "{table_id}" already has the column "{taken[0]}".')
+                raise Conflict(
+                    f'The table "{table_id}" already has the column "{taken[0]}".',
+                    code="storage.tables.columnAlreadyExists",
+                )
             if definitions and not table.definitions:
                 raise InvalidInput(
                     f'The table "{table_id}" has no types, and its columns cannot have any.',
@@ -236,15 +333,19 @@ class LocalTables(TableBackend):
                     f'The column "{column}" was not found in the table "{table_id}"',
                     kind="column",
                     id=column,
+                    code="storage.tables.columnNotExists",
                 )
             if column in table.primary_key:
                 raise InvalidInput(
                     f'The column "{column}" is part of the primary key and cannot be deleted.',
                     path="column",
+                    code="storage.tables.cannotDeletePrimaryKeyColumn",
                 )
             if len(table.columns) == 1:
                 raise InvalidInput(
-                    f'The column "{column}" is the last one and cannot be deleted.', path="column"
+                    f'The column "{column}" is the last one and cannot be deleted.',
+                    path="column",
+                    code="storage.tables.cannotDeleteLastColumn",
                 )
             target = session.table(table.stored_as)
             session.rows(f"ALTER TABLE {target} DROP COLUMN {quote(column)}")
@@ -266,12 +367,12 @@ class LocalTables(TableBackend):
     ) -> TableDetail:
         def change(session: Session) -> TableDetail:
             table = records.get_table(session, scope.project, table_id)
-            key = checked_key(columns, table.columns)
+            key = checked_key(columns, table.columns, code="storage.validation.primaryKey")
             source = session.table(table.stored_as)
             if key and records.has_duplicates(session, source, key):
-                raise MappingFailed(DUPLICATES)
+                raise MappingFailed(DUPLICATES, code="storage.tables.primaryKeyDuplicateValues")
             if table.definitions and records.has_empty(session, table, key):
-                raise MappingFailed(EMPTY)
+                raise MappingFailed(EMPTY, code="storage.validation.primaryKey")
             after = replace(
                 table,
                 primary_key=key,
@@ -296,10 +397,7 @@ class LocalTables(TableBackend):
         if object_id.count(".") == 1:
             if columns:
                 raise no_column(object_id, next(iter(columns)))
-            async with self._locks.hold(
-                shared=[_bucket_lock(scope, object_id)],
-                exclusive=[f"{_bucket_lock(scope, object_id)} metadata"],
-            ):
+            async with self._alone_in_metadata(scope, object_id):
                 bucket = await self.bucket(scope, object_id)
                 await self._change(
                     scope,
@@ -316,6 +414,112 @@ class LocalTables(TableBackend):
                 [object_id],
                 lambda after: [after],
             )
+
+    async def delete_metadata(
+        self, scope: StorageScope, object_id: str, entry_id: str, *, column: str | None = None
+    ) -> None:
+        if object_id.count(".") == 1:
+            if column is not None:
+                raise no_column(object_id, column)
+            async with self._alone_in_metadata(scope, object_id):
+                await self.bucket(scope, object_id)
+                await self._change(scope, lambda s: unsay(s, object_id, "", entry_id), [object_id])
+            return
+        async with self._alone_in_tables(scope, [object_id]):
+            table = await self._table(scope, object_id)
+            if column is not None and column not in table.table.columns:
+                raise no_column(object_id, column)
+            await self._change(
+                scope, lambda s: unsay(s, object_id, column or "", entry_id), [object_id]
+            )
+
+    async def update_column(
+        self, scope: StorageScope, table_id: str, definition: ColumnDefinition
+    ) -> TableDetail:
+        def change(session: Session) -> TableDetail:
+            table = records.get_table(session, scope.project, table_id)
+            if definition.name not in table.columns:
+                raise no_column(table_id, definition.name)
+            if not table.definitions:
+                raise InvalidInput(
+                    f'The table "{table_id}" has no types, and its columns cannot have any.',
+                    path="definition",
+                )
+            after = replace(
+                table,
+                definitions=tuple(
+                    types.changed(old, definition, table.primary_key)
+                    if old.name == definition.name
+                    else old
+                    for old in table.definitions
+                ),
+                last_change=self._clock(),
+            )
+            records.change_columns(session, after, table.definitions)
+            records.save(session, after)
+            return _detail(session, scope, table_id)
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, change, [table_id])
+
+    # -- snapshots -------------------------------------------------------------------------------
+
+    async def create_snapshot(
+        self,
+        scope: StorageScope,
+        table_id: str,
+        *,
+        description: str = "",
+        import_key: str | None = None,
+    ) -> SnapshotDetail:
+        def create(session: Session) -> SnapshotDetail:
+            if import_key is not None and (
+                found := snapshots.made_with(session, table_id, import_key)
+            ):
+                return found
+            table = records.get_table(session, scope.project, table_id)
+            return snapshots.create(session, scope, table, description, import_key, self._clock())
+
+        async with self._alone_in_tables(scope, [table_id]):
+            return await self._change(scope, create, ())
+
+    async def list_snapshots(
+        self, scope: StorageScope, table_id: str, *, limit: int = 20, offset: int = 0
+    ) -> list[SnapshotDetail]:
+        await self.table(scope, table_id)
+        return await self._look_up(
+            scope, lambda session: snapshots.of_table(session, table_id, limit, offset)
+        )
+
+    async def snapshot(self, scope: StorageScope, snapshot_id: str) -> SnapshotDetail:
+        return await self._look_up(scope, lambda session: snapshots.get(session, snapshot_id))
+
+    async def delete_snapshot(self, scope: StorageScope, snapshot_id: str) -> None:
+        async with self._locks.hold(exclusive=[_snapshot_lock(scope, snapshot_id)]):
+            await self._change(scope, lambda s: snapshots.delete(s, snapshot_id), ())
+
+    async def restore_snapshot(
+        self,
+        scope: StorageScope,
+        snapshot_id: str,
+        table_id: str,
+        *,
+        display_name: str | None = None,
+    ) -> TableDetail:
+        parsed = names.table_id(table_id)
+
+        def restore(session: Session) -> TableDetail:
+            records.get_bucket(session, parsed.bucket)
+            if records.find_readable(session, table_id) is not None:
+                raise _exists(parsed)
+            snapshots.restore(session, snapshot_id, parsed, display_name, self._clock)
+            return _detail(session, scope, table_id)
+
+        async with self._locks.hold(
+            shared={_bucket_lock(scope, parsed.bucket), _snapshot_lock(scope, snapshot_id)},
+            exclusive={_table_lock(scope, table_id), *_shown_as(scope, display_name)},
+        ):
+            return await self._change(scope, restore, [table_id])
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -380,7 +584,8 @@ class LocalTables(TableBackend):
             return results, changed
 
         loaded = [each.table_id for each in loads]
-        async with self._alone_in_tables(scope, loaded):
+        shown = (name for load in loads for name in _shown_as(scope, load.display_name))
+        async with self._alone_in_tables(scope, loaded, *shown):
             for table_id in loaded:
                 found = self._details.table(names.space(scope), table_id)
                 if found is not None:
@@ -504,24 +709,33 @@ class LocalTables(TableBackend):
         return result
 
     def _alone_in_tables(
-        self, scope: StorageScope, table_ids: Sequence[str]
+        self, scope: StorageScope, table_ids: Sequence[str], *more: str
     ) -> AbstractAsyncContextManager[None]:
-        """Nobody else writes to these tables, nor drops their buckets."""
+        """Nobody else writes to these tables, nor drops their buckets, nor has the locks `more`."""
         return self._locks.hold(
             shared={_bucket_lock(scope, each.rpartition(".")[0]) for each in table_ids},
-            # in DuckDB names that differ only in case are the same
-            exclusive={f"{names.space(scope)} table {each.lower()}" for each in table_ids},
+            exclusive={*more, *(_table_lock(scope, each) for each in table_ids)},
         )
 
-    def _alone_in_buckets(
+    def _alone_in_metadata(
         self, scope: StorageScope, bucket_id: str
     ) -> AbstractAsyncContextManager[None]:
-        """Nobody else writes to anything in this bucket."""
-        return self._locks.hold(exclusive=[_bucket_lock(scope, bucket_id)])
+        """Nobody else says anything of this bucket, nor drops it."""
+        bucket = _bucket_lock(scope, bucket_id)
+        return self._locks.hold(shared=[bucket], exclusive=[f"{bucket} metadata"])
+
+    def _alone_in_buckets(
+        self, scope: StorageScope, bucket_id: str, *more: str
+    ) -> AbstractAsyncContextManager[None]:
+        """Nobody else writes to anything in this bucket, nor has the locks `more`."""
+        return self._locks.hold(exclusive=[_bucket_lock(scope, bucket_id), *more])
 
 
 def _exists(table: names.TableId) -> Conflict:
-    return Conflict(f'The table "{table.name}" already exists in the bucket "{table.bucket}".')
+    return Conflict(
+        f'The table "{table.name}" already exists in the bucket "{table.bucket}".',
+        code="storage.tables.alreadyExists",
+    )
 
 
 def _refuse_shown(session: Session, table_ids: Sequence[str]) -> None:
@@ -536,6 +750,25 @@ def _bucket_lock(scope: StorageScope, bucket_id: str) -> str:
     return f"{names.space(scope)} bucket {bucket_id}"
 
 
+def _table_lock(scope: StorageScope, table_id: str) -> str:
+    # in DuckDB names that differ only in case are the same
+    return f"{names.space(scope)} table {table_id.lower()}"
+
+
+def _snapshot_lock(scope: StorageScope, snapshot_id: str) -> str:
+    return f"{names.space(scope)} snapshot {snapshot_id}"
+
+
+def _display_names(scope: StorageScope) -> str:
+    """A lock for who gives display names, of which no two may be the same."""
+    return f"{names.space(scope)} display names"
+
+
+def _shown_as(scope: StorageScope, display_name: str | None) -> tuple[str, ...]:
+    """The lock that a new table with this display name needs, if it has one of its own."""
+    return () if display_name is None else (_display_names(scope),)
+
+
 def _detail(session: Session, scope: StorageScope, table_id: str) -> TableDetail:
     return records.get_known(session, scope.project, table_id).detail
 
@@ -544,7 +777,7 @@ def _plain(
     definitions: Sequence[ColumnDefinition], columns: Sequence[str]
 ) -> list[ColumnDefinition]:
     """Definitions by the names that columns have here, all of them of `columns`."""
-    plain = [replace(each, name=names.webalize(each.name)) for each in definitions]
+    plain = [replace(each, name=webalize(each.name)) for each in definitions]
     for each in plain:
         if each.name not in columns:
             raise InvalidInput(f'There is no column "{each.name}" to define.', path="definitions")

@@ -150,7 +150,9 @@ def attributes(kind: type[errors.EngineError]) -> list[str]:
     """Facts that an error has beside those of its base."""
     if "__init__" not in vars(kind):
         return []
-    taken = ["self"] if kind is errors.EngineError else ["self", "message"]
+    taken = {"self"}
+    if kind is not errors.EngineError:
+        taken |= set(inspect.signature(kind.__bases__[0]).parameters)
     return [name for name in inspect.signature(kind.__init__).parameters if name not in taken]
 
 

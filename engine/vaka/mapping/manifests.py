@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -11,27 +9,17 @@ from vaka.datafolder import printable
 from vaka.errors import InvalidInput, MappingFailed
 from vaka.models.catalog import Json
 from vaka.models.mapping import TABLE_MANIFEST, TABLE_MANIFEST_DEFAULTS
+from vaka.models.naming import webalize
 from vaka.models.tree import text
 
 _WITH_DEFAULT: Final = ("incremental", "delete_where_operator", "delimiter", "enclosure")
-_RESERVED: Final = {"oid", "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 TIMESTAMP: Final = "_timestamp"
 """The column that every table has for itself, in any letter case."""
-_LETTERS: Final = str.maketrans(
-    "đĐðÐħĦ\u0131ĸłŁŋŊøØŧŦəƏƒ",
-    "dDdDhHiklLnNoOtTeEf",
-) | str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "þ": "th", "Þ": "TH"})
-"""Latin letters that Unicode does not take apart into a letter and a mark."""
 
 
 def sanitised(name: str) -> str:
     """A column name as tables can have it (mapping.md section 6.8); `_timestamp` stays as it is."""
-    if name.lower() == TIMESTAMP:
-        return name
-    plain = unicodedata.normalize("NFKD", name.translate(_LETTERS))
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    result = re.sub(r"[^_A-Za-z0-9]+", "_", plain).strip("_")
-    return result + "_" if result.lower() in _RESERVED else result
+    return name if name.lower() == TIMESTAMP else webalize(name)
 
 
 def with_sanitised_columns(data: Mapping[str, Json], changes: dict[str, str]) -> dict[str, Json]:

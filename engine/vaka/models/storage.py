@@ -51,6 +51,8 @@ class BucketDetail:
     description: str = ""
     last_change_date: datetime | None = None
     metadata: tuple[MetadataEntry, ...] = ()
+    color: str | None = None
+    """What user interfaces show it in."""
 
 
 BASE_TYPES = ("STRING", "INTEGER", "NUMERIC", "FLOAT", "BOOLEAN", "DATE", "TIMESTAMP")
@@ -101,6 +103,20 @@ class TableDetail:
     distribution_key: tuple[str, ...] = ()
     source: TableDetail | None = None
     """The table that an alias shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDetail:
+    """A copy of a table as it was at one moment."""
+
+    id: str
+    """Digits."""
+    table: TableDetail
+    """What the table was then; its rows may have changed since, and it may be gone."""
+    created: datetime
+    description: str = ""
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +230,8 @@ class TableLoad:
     given, length. A table without types stays without."""
     distribution_key: tuple[str, ...] = ()
     """Only for a new table; a backend that does not distribute rows just remembers it."""
+    display_name: str | None = None
+    """Only for a new table, and given only to a backend that `has_display_names`; None: its name."""
     staging_tags: tuple[str, ...] = ()
     """Tags of the file that the data travel in, for a backend that makes one."""
     metadata: tuple[MetadataChange, ...] = ()

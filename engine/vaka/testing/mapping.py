@@ -1057,6 +1057,225 @@ class MappingBackendContract:
         await storage.load(USERS)
         assert (await storage.detail()).metadata == ()
 
+    async def test_an_entry_of_metadata_is_deleted_or_that_is_refused(
+        self, storage: Storage
+    ) -> None:
+        tables, scope = storage.tables, storage.scope
+        await storage.load(USERS)
+        await tables.write_metadata(scope, TABLE, "user", {"a": "1", "b": "2"}, {"id": {"c": "3"}})
+        await tables.write_metadata(scope, "in.c-contract", "user", {"d": "4"})
+        detail = await storage.detail()
+        first, second = detail.metadata
+        (of_column,) = detail.column_metadata["id"]
+        (of_bucket,) = (await tables.bucket(scope, "in.c-contract")).metadata
+        try:
+            await tables.delete_metadata(scope, TABLE, first.id)
+        except InvalidInput:
+            assert (await storage.detail()).metadata == (first, second)
+            return
+
+        foreign = [
+            (TABLE, first.id, None),
+            (TABLE, of_column.id, None),
+            (TABLE, second.id, "id"),
+            (TABLE, of_column.id, "name"),
+            ("in.c-contract", second.id, None),
+            (TABLE, "x", None),
+            (TABLE, "9" * 30, None),
+        ]
+        for object_id, entry_id, column in foreign:
+            with pytest.raises(NotFound) as caught:
+                await tables.delete_metadata(scope, object_id, entry_id, column=column)
+            assert caught.value.kind == "metadata"
+        assert (await storage.detail()).metadata == (second,)
+
+        await tables.delete_metadata(scope, TABLE, of_column.id, column="id")
+        await tables.delete_metadata(scope, "in.c-contract", of_bucket.id)
+
+        assert not (await storage.detail()).column_metadata.get("id")
+        assert (await tables.bucket(scope, "in.c-contract")).metadata == ()
+
+    # -- how things are shown --------------------------------------------------------------------
+
+    async def test_a_bucket_is_shown_as_wanted_or_that_is_refused(self, storage: Storage) -> None:
+        tables, scope = storage.tables, storage.scope
+        first = await tables.create_bucket(scope, "in", "first")
+        assert first.color is None
+        if not storage.backend.has_display_names:
+            with pytest.raises(InvalidInput):
+                await tables.update_bucket(scope, first.id, display_name="One")
+            return
+
+        second = await tables.create_bucket(
+            scope, "in", "second", display_name="Two", color="#ff0000"
+        )
+        assert (first.display_name, second.display_name, second.color) == (
+            "first",
+            "Two",
+            "#ff0000",
+        )
+        with pytest.raises(Conflict):
+            await tables.create_bucket(scope, "in", "third", display_name="Two")
+        with pytest.raises(Conflict):
+            await tables.update_bucket(scope, first.id, display_name="Two")
+        with pytest.raises(InvalidInput):
+            await tables.update_bucket(scope, first.id, display_name="$$$")
+        same = await tables.create_bucket(scope, "out", "x", display_name="Two")  # of another stage
+        assert same.display_name == "Two"
+
+        renamed = await tables.update_bucket(scope, second.id, display_name="Deux")
+        assert (renamed.display_name, renamed.color) == ("Deux", "#ff0000")
+        again = await tables.update_bucket(scope, second.id, display_name="Deux", color="")
+
+        assert again == await tables.bucket(scope, second.id)
+        assert (again.display_name, again.color, again.id) == ("Deux", None, "in.c-second")
+        assert (await tables.update_bucket(scope, first.id, display_name="Two")).id == first.id
+
+    async def test_a_table_is_shown_as_wanted_or_that_is_refused(self, storage: Storage) -> None:
+        tables, scope = storage.tables, storage.scope
+        if not storage.backend.has_display_names:
+            await storage.load(USERS)
+            with pytest.raises(InvalidInput):
+                await tables.update_table(scope, TABLE, display_name="People")
+            return
+
+        await storage.load(USERS, display_name="People")
+        other = f"{TABLE}2"
+        with pytest.raises(Conflict):
+            await storage.load(USERS, table_id=other, display_name="People")
+        with pytest.raises(Conflict):
+            await tables.create_table(scope, other, ["id"], display_name="People")
+        made = await tables.create_table(scope, other, ["id"], display_name="Others")
+        assert ((await storage.detail()).display_name, made.display_name) == ("People", "Others")
+        with pytest.raises(Conflict):
+            await tables.update_table(scope, other, display_name="People")
+
+        await tables.update_table(scope, TABLE, display_name="People")  # the name it has
+        renamed = await tables.update_table(scope, TABLE, display_name="Folk")
+
+        assert renamed == await storage.detail()
+        assert (renamed.display_name, renamed.name, renamed.rows_count) == ("Folk", "users", 3)
+        await storage.load(USERS, display_name="ignored for a table that is there")
+        assert (await storage.detail()).display_name == "Folk"
+
+    # -- tables as a whole -----------------------------------------------------------------------
+
+    async def test_tables_are_swapped_or_that_is_refused(self, storage: Storage) -> None:
+        tables, scope = storage.tables, storage.scope
+        other = "out.c-other.Numbers"
+        await storage.load(USERS, primary_key=("id",))
+        await storage.load("n\n7\n", table_id=other)
+        await tables.write_metadata(scope, TABLE, "user", {"of": "users"}, {"name": {"k": "v"}})
+        users, numbers = await storage.detail(), await storage.detail(other)
+        try:
+            await tables.swap_tables(scope, TABLE, other, import_key="once")
+        except InvalidInput:
+            assert (await storage.detail(), await storage.detail(other)) == (users, numbers)
+            return
+        await tables.swap_tables(scope, TABLE, other, import_key="once")
+
+        now, then = await storage.detail(), await storage.detail(other)
+        assert (now.id, now.name, now.bucket) == (TABLE, "users", "in.c-contract")
+        assert (now.columns, now.primary_key, now.metadata) == (("n",), (), ())
+        assert (then.columns, then.primary_key) == (("id", "name"), ("id",))
+        assert (then.metadata, then.column_metadata) == (users.metadata, users.column_metadata)
+        assert (now.rows_count, now.created) == (numbers.rows_count, numbers.created)
+        assert await storage.rows() == [["n"], ["7"]]
+        assert await storage.rows(other) == _parsed(USERS)
+        await storage.load("n\n8\n", incremental=True)
+        await tables.drop_table(scope, other)
+        await storage.load("x\n1\n", table_id=other)
+        assert await storage.rows() == [["n"], ["7"], ["8"]]
+        assert await storage.rows(other) == [["x"], ["1"]]
+        with pytest.raises(NotFound):
+            await tables.swap_tables(scope, TABLE, "in.c-contract.none")
+        with pytest.raises(InvalidInput):
+            await tables.swap_tables(scope, TABLE, TABLE)
+
+    async def test_a_snapshot_keeps_a_table_or_is_refused(self, storage: Storage) -> None:
+        tables, scope = storage.tables, storage.scope
+        await storage.load(USERS, primary_key=("id",))
+        await tables.write_metadata(scope, TABLE, "user", {"a": "1"}, {"name": {"b": "2"}})
+        before = await storage.detail()
+        if not storage.backend.has_snapshots:
+            with pytest.raises(InvalidInput):
+                await tables.create_snapshot(scope, TABLE)
+            assert await tables.list_snapshots(scope, TABLE) == []
+            return
+
+        made = await tables.create_snapshot(scope, TABLE, description="about it", import_key="k")
+        again = await tables.create_snapshot(scope, TABLE, import_key="k")
+        assert again == made == await tables.snapshot(scope, made.id)
+        assert (made.description, made.creator_token_id) == ("about it", scope.token_id)
+        assert (made.table.columns, made.table.primary_key) == (before.columns, ("id",))
+        assert made.table.rows_count in {3, None}
+        await storage.load("id,name,new\n9,x,y\n")
+        later = await tables.create_snapshot(scope, TABLE)
+        assert await tables.list_snapshots(scope, TABLE) == [later, made]
+        assert await tables.list_snapshots(scope, TABLE, limit=1, offset=1) == [made]
+
+        await tables.drop_table(scope, TABLE)
+        restored = await tables.restore_snapshot(scope, made.id, TABLE)
+        assert await storage.rows() == _parsed(USERS)
+        assert (restored.primary_key, restored.rows_count) == (("id",), 3)
+        assert [(each.key, each.value) for each in restored.metadata] == [("a", "1")]
+        assert [each.value for each in restored.column_metadata["name"]] == ["2"]
+        with pytest.raises(Conflict):
+            await tables.restore_snapshot(scope, made.id, TABLE)
+        with pytest.raises(NotFound):
+            await tables.restore_snapshot(scope, made.id, "in.c-none.users")
+        await tables.restore_snapshot(scope, later.id, f"{TABLE}2")
+        assert await storage.rows(f"{TABLE}2") == [["id", "name", "new"], ["9", "x", "y"]]
+
+        await tables.delete_snapshot(scope, made.id)
+
+        for call in (
+            tables.snapshot(scope, made.id),
+            tables.delete_snapshot(scope, made.id),
+            tables.restore_snapshot(scope, made.id, f"{TABLE}3"),
+        ):
+            with pytest.raises(NotFound) as caught:
+                await call
+            assert (caught.value.kind, caught.value.id) == ("snapshot", made.id)
+        assert await storage.rows() == _parsed(USERS)  # what was made from it stays
+
+    @pytest.mark.parametrize("snapshot", ["0", "x", "9" * 40, ""])
+    async def test_a_snapshot_that_is_not_there_is_not_found(
+        self, storage: Storage, snapshot: str
+    ) -> None:
+        for call in (
+            storage.tables.snapshot(storage.scope, snapshot),
+            storage.tables.delete_snapshot(storage.scope, snapshot),
+        ):
+            with pytest.raises(NotFound) as caught:
+                await call
+            assert (caught.value.kind, caught.value.id) == ("snapshot", snapshot)
+
+    async def test_a_column_of_a_typed_table_can_be_changed(self, storage: Storage) -> None:
+        tables, scope = storage.tables, storage.scope
+        await storage.load(USERS)
+        with pytest.raises(InvalidInput):
+            await tables.update_column(scope, TABLE, ColumnDefinition("name", length="5"))
+        if not storage.has_types:
+            return
+        other = f"{TABLE}2"
+        short = (ColumnDefinition("name", base_type="STRING", length="5"),)
+        await storage.load("id,name\n1,Anna\n", table_id=other, definitions=short)
+
+        longer = ColumnDefinition("name", base_type="STRING", length="9", nullable=False)
+        changed = await tables.update_column(scope, other, longer)
+
+        assert (changed.definitions[1].length, changed.definitions[1].nullable) == ("9", False)
+        await storage.load("id,name\n2,Berthold\n", table_id=other, incremental=True)
+        with pytest.raises(MappingFailed):
+            await tables.update_column(
+                scope, other, ColumnDefinition("name", base_type="STRING", length="7")
+            )
+        with pytest.raises(NotFound):
+            await tables.update_column(
+                scope, other, ColumnDefinition("nothing", base_type="STRING")
+            )
+
     async def test_projects_are_apart(self, storage: Storage, backend: MappingBackend) -> None:
         await storage.load(USERS)
         file = await storage.upload("a.txt", b"a")

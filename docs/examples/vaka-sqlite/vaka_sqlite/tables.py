@@ -42,7 +42,14 @@ class SqliteTables(TableBackend):
         return await self._read(scope, lambda project: project.bucket(bucket_id))
 
     async def create_bucket(
-        self, scope: StorageScope, stage: str, name: str, *, description: str = ""
+        self,
+        scope: StorageScope,
+        stage: str,
+        name: str,
+        *,
+        description: str = "",
+        display_name: str | None = None,  # noqa: ARG002 - not given to who has none
+        color: str | None = None,  # noqa: ARG002
     ) -> BucketDetail:
         return await self._write(
             scope, lambda project: project.create_bucket(stage, name, description)
@@ -70,6 +77,7 @@ class SqliteTables(TableBackend):
         primary_key: Sequence[str] = (),
         definitions: Sequence[ColumnDefinition] = (),
         distribution_key: Sequence[str] = (),  # noqa: ARG002 - rows are in one place here
+        display_name: str | None = None,  # noqa: ARG002 - not given to who has none
     ) -> TableDetail:
         for definition in definitions:
             self.typed(definition)  # refuses: there are no types here
