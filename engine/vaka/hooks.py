@@ -1396,6 +1396,16 @@ class LocalEncryptor(Encryptor):
     def unwrap_now(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
         """As `unwrap`."""
 
+    def wrap_all(
+        self, data_keys: Sequence[bytes], scope: CipherScope, header: bytes
+    ) -> list[tuple[str, bytes]]:
+        """As `wrap`, for each of several data keys. Worth having where the scope costs something."""
+        return [self.wrap_now(each, scope, header) for each in data_keys]
+
+    def unwrapper(self, key_id: str, scope: CipherScope, header: bytes) -> Callable[[bytes], bytes]:
+        """What does as `unwrap` for all wrapped keys of one document that have all this in common."""
+        return lambda wrapped: self.unwrap_now(key_id, wrapped, scope, header)
+
     async def wrap(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
         return self.wrap_now(data_key, scope, header)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -68,12 +69,7 @@ class KeyRingProvider(LocalEncryptor):
         return CODE
 
     def wrap_now(self, data_key: bytes, scope: CipherScope, header: bytes) -> tuple[str, bytes]:
-        ring = self._current()
-        if ring is not self._known:
-            self._learn(ring)
-        key_id, nonce = self._active, os.urandom(NONCE)
-        kek, bound = self._kek(key_id, ring, scope, header)
-        return key_id, nonce + kek.encrypt(nonce, data_key, bound)
+        return self.wrap_all([data_key], scope, header)[0]
 
     def wrapped(
         self, key_id: str, data_key: bytes, scope: CipherScope, header: bytes, nonce: bytes
@@ -83,12 +79,34 @@ class KeyRingProvider(LocalEncryptor):
         return nonce + kek.encrypt(nonce, data_key, bound)
 
     def unwrap_now(self, key_id: str, wrapped: bytes, scope: CipherScope, header: bytes) -> bytes:
+        return self.unwrapper(key_id, scope, header)(wrapped)
+
+    def wrap_all(
+        self, data_keys: Sequence[bytes], scope: CipherScope, header: bytes
+    ) -> list[tuple[str, bytes]]:
+        ring = self._current()
+        if ring is not self._known:
+            self._learn(ring)
+        key_id = self._active
+        kek, bound = self._kek(key_id, ring, scope, header)
+        encrypt, chance = kek.encrypt, os.urandom(NONCE * len(data_keys))
+        nonces = [chance[at : at + NONCE] for at in range(0, len(chance), NONCE)]
+        return [
+            (key_id, nonce + encrypt(nonce, data_key, bound))
+            for nonce, data_key in zip(nonces, data_keys, strict=True)
+        ]
+
+    def unwrapper(self, key_id: str, scope: CipherScope, header: bytes) -> Callable[[bytes], bytes]:
         kek, bound = self._kek(key_id, self._current(), scope, header)
-        try:
-            return kek.decrypt(wrapped[:NONCE], wrapped[NONCE:], bound)
-        except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
-            known = key_id in self._opening
-            raise CipherRefused(reason="scope" if known else "unknown_key") from None
+        decrypt, known = kek.decrypt, key_id in self._opening
+
+        def unwrap(wrapped: bytes) -> bytes:
+            try:
+                return decrypt(wrapped[:NONCE], wrapped[NONCE:], bound)
+            except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
+                raise CipherRefused(reason="scope" if known else "unknown_key") from None
+
+        return unwrap
 
     async def check(self) -> None:
         """Read the ring, and wrap and unwrap a key with it."""

@@ -21,6 +21,7 @@ from vaka_server.body import Connection, Request
 from vaka_server.hosts import ABSENT, SERVICES, Hosts
 from vaka_server.logs import context
 from vaka_server.problems import Maintenance, Refused, path_dialect
+from vaka_server.rates import Rates
 from vaka_server.route import Call, Response, Route, not_implemented, view_access
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class App(QuartTrio):
         self.hosts = Hosts(settings)
         self.spool_folder = engine.config.home / "uploads"
         self.followers = Followers()
+        self.rates = Rates(settings.encrypt_rate)
         body.clear(self.spool_folder)
         self.config["RESPONSE_TIMEOUT"] = None  # a log is followed for as long as its job runs
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

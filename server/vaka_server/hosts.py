@@ -89,6 +89,10 @@ class Hosts:
         """The host that the client says it asked; it may be anything."""
         return self._forwarded(request, "X-Forwarded-Host") or request.headers.get("Host", "")
 
+    def client(self, request: Request) -> str | None:
+        """The address of who asks, as far as anybody who is trusted knows it."""
+        return self._forwarded(request, "X-Forwarded-For") or request.remote_addr
+
     def base(self, request: Request) -> str:
         """Where clients reach the server, without a trailing slash.
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -42,13 +42,18 @@ class Settings(BaseSettings, EngineConfig):
     `*` takes any. None: what follows `connection.` in `public_url`; without that, the host says nothing
     and each service is below its own path."""
     trusted_proxies: str | None = None
-    """Addresses or networks, separated by commas, whose X-Forwarded-Proto and X-Forwarded-Host count."""
+    """Addresses or networks, separated by commas, whose X-Forwarded-Proto, -Host and -For count."""
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 16 << 20
     """Largest JSON body. Configurations of several megabytes exist, larger ones are a mistake."""
     max_upload_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest table or file that is sent in one request; None: as much as the disk holds."""
     maintenance: str | None = None
     """A reason: every call that needs a token is answered 503 with it."""
+    encrypt_rate: Annotated[int, Field(ge=1)] | None = 60_000
+    """Secrets, and kilobytes around them, that one address may have encrypted or migrated in a minute.
+    Nobody needs a token for it, and each may cost an answer of a key service; None: any number."""
+    operator_token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """Secret that lets who has it migrate ciphers of any project."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
     graceful_timeout: Annotated[float, Field(ge=0)] = 5.0

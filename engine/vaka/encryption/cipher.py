@@ -7,8 +7,10 @@ that no part of it can be moved, changed or relabelled.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -27,10 +29,14 @@ KEY: Final = 32
 """Bytes of a data key."""
 NONCE: Final = 12
 TAG: Final = 16
+CHANCE: Final = KEY + NONCE
+"""Random bytes that a cipher takes."""
 HEADER: Final = 4
 """Bytes before the key id: format, suite, provider, scope bits."""
 LARGEST_WRAP: Final = 4_096
 _BEGIN: Final = bytes((FORMAT, SUITE))
+_NO_KEY: Final = bytes(KEY)
+_MOST_KNOWN: Final = 64
 _DATA: Final = b"runner-cipher/v1/data\0"
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
@@ -95,8 +101,41 @@ def _key_id(raw: bytes) -> str | None:
 def seal(payload: bytes, data_key: bytes, before: bytes, scope: CipherScope, nonce: bytes) -> str:
     """The whole cipher; `before` is what `head` returned, `nonce` random: no two may be the same."""
     sealed = AESGCM(data_key).encrypt(nonce, payload, _DATA + before + scope.encoded)
-    text = binascii.b2a_base64(before + nonce + sealed, newline=False).translate(_TO_URL)
+    text = b2a_base64(before + nonce + sealed, newline=False).translate(_TO_URL)
     return f"{scope.prefix}{MARK}{text.rstrip(b'=').decode()}"
+
+
+def seal_all(
+    payloads: Sequence[bytes],
+    chance: bytes,
+    wraps: Sequence[tuple[str, bytes]],
+    first: bytes,
+    scope: CipherScope,
+) -> list[str]:
+    """As `seal`, for small payloads one after the other.
+
+    `chance` is a data key and a nonce for each, used once; `wraps` what became of the data keys; `first`
+    is the header.
+
+    Raises:
+        ValueError: a key provider answered with what no cipher can hold.
+    """
+    begin, bound = f"{scope.prefix}{MARK}", scope.encoded
+    starts: dict[tuple[str, int], bytes] = {}  # nearly always one
+    found = []
+    at = 0
+    for payload, (key_id, wrapped) in zip(payloads, wraps, strict=True):
+        kind = key_id, len(wrapped)
+        start = starts.get(kind)
+        if start is None:
+            start = starts[kind] = head(first, key_id, wrapped)[: -len(wrapped)]
+        middle, end = at + KEY, at + CHANCE
+        before, nonce = start + wrapped, chance[middle:end]
+        sealed = AESGCM(chance[at:middle]).encrypt(nonce, payload, _DATA + before + bound)
+        text = b2a_base64(before + nonce + sealed, newline=False).translate(_TO_URL)
+        found.append(begin + text.rstrip(b"=").decode())
+        at = end
+    return found
 
 
 def parse(body: str, scope: CipherScope) -> Envelope:
@@ -105,16 +144,7 @@ def parse(body: str, scope: CipherScope) -> Envelope:
     Raises:
         CipherRefused: the body is not one of this format, or its scope bits are not the prefix's.
     """
-    try:
-        text = body.encode("ascii")[len(MARK) :]
-        odd = len(text) % 4
-        # the strict mode takes nothing but the alphabet; the bits that the last letter has too many
-        # must be zero, or one cipher would have several texts
-        raw = binascii.a2b_base64(text.translate(_FROM_URL) + _PADDING[odd], strict_mode=True)
-        if odd and text[-1] not in _LAST[odd]:
-            raise CipherRefused(reason="malformed")
-    except ValueError:
-        raise CipherRefused(reason="malformed") from None
+    raw = _raw(body[len(MARK) :])
     # a slice beyond the end is short, and makes what follows short: one check of the end is enough
     after_id = HEADER + 1 + (raw[HEADER] if len(raw) > HEADER else 0)
     wrap = int.from_bytes(raw[after_id : after_id + 2], "big")
@@ -133,6 +163,76 @@ def parse(body: str, scope: CipherScope) -> Envelope:
     return tuple.__new__(  # half of what a call of the class costs
         Envelope, (raw[2], name, raw[end - wrap : end], raw[:end], raw[end:after], raw[after:])
     )
+
+
+def _raw(text: str) -> bytes:
+    try:
+        letters = text.encode("ascii")
+        odd = len(letters) % 4
+        # the strict mode takes nothing but the alphabet; the bits that the last letter has too many
+        # must be zero, or one cipher would have several texts
+        raw = a2b_base64(letters.translate(_FROM_URL) + _PADDING[odd], strict_mode=True)
+    except ValueError:
+        raise CipherRefused(reason="malformed") from None
+    if odd and letters[-1] not in _LAST[odd]:
+        raise CipherRefused(reason="malformed")
+    return raw
+
+
+Unwrap = Callable[[bytes], bytes]
+
+
+class Opener:
+    """Opens the small ciphers of one document and one scope, looking once at what they have in common.
+
+    That is all from the format to the size of the wrapped key; it is looked at as `parse` does.
+    """
+
+    def __init__(self, scope: CipherScope, unwrapper: Callable[[Envelope], Unwrap | None]) -> None:
+        """`unwrapper` says what unwraps keys as that of a cipher, or None when that takes time."""
+        self.scope = scope
+        self._unwrapper = unwrapper
+        self._mark = len(scope.prefix), len(scope.prefix) + len(MARK)
+        self._known: dict[bytes, tuple[Unwrap | None, int]] = {}
+
+    def open(self, value: str, most: int) -> bytes | None:
+        """What a cipher of this scope holds; None when it is larger than `most`, or not to be had now.
+
+        Raises:
+            CipherRefused: it cannot be read.
+        """
+        prefix, mark = self._mark
+        if value[prefix:mark] != MARK:
+            return None
+        raw = _raw(value[mark:])
+        common = raw[: HEADER + 3 + (raw[HEADER] if len(raw) > HEADER else 0)]
+        unwrap, end = self._known.get(common) or self._learn(common, value)
+        after = end + NONCE
+        if unwrap is None or len(raw) - after > most:
+            return None
+        if len(raw) < after + TAG:
+            raise CipherRefused(reason="malformed")
+        bound = self.scope.encoded
+        try:
+            data_key: object = unwrap(raw[len(common) : end])
+        except CipherRefused:
+            # the same work as for a key that unwraps, so that time does not tell them apart
+            with suppress(InvalidTag):
+                AESGCM(_NO_KEY).decrypt(raw[end:after], raw[after:], _DATA + raw[:end] + bound)
+            raise
+        if type(data_key) is not bytes or len(data_key) != KEY:
+            return None  # what a provider must not answer is told by who asks it next
+        try:
+            return AESGCM(data_key).decrypt(raw[end:after], raw[after:], _DATA + raw[:end] + bound)
+        except InvalidTag:
+            raise CipherRefused(reason="mac") from None
+
+    def _learn(self, common: bytes, value: str) -> tuple[Unwrap | None, int]:
+        envelope = parse(value[len(self.scope.prefix) :], self.scope)
+        found = self._unwrapper(envelope), len(envelope.head)
+        if len(self._known) < _MOST_KNOWN:  # a document could have any number of them
+            self._known[common] = found
+        return found
 
 
 def unseal(envelope: Envelope, data_key: bytes, scope: CipherScope) -> bytes:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -50,7 +50,12 @@ _INLINE_BYTES: Final = 64 << 10
 """Above, the cipher itself takes a worker thread, so that nothing else waits for it."""
 _SHOWN: Final = 12
 """Characters of a cipher's body that a message may show."""
-_CHANCE: Final = cipher.KEY + cipher.NONCE
+_BATCH: Final = 512
+"""Small values that are encrypted or decrypted before anything else may run: about ten milliseconds."""
+_SPECIAL: Final = frozenset("K{")
+"""What values begin with that may stay as they are."""
+_AFTER_MAKER: Final = len("KBC::")
+T = TypeVar("T")
 _NO_KEY: Final = bytes(cipher.KEY)
 _NOT_SEALED: Final = "Encryption failed: Ciphering failed: Failed to obtain encryption key."
 _NOT_OPENED: Final = "Decryption failed: Deciphering failed."
@@ -91,10 +96,16 @@ class _Context:
     purpose: Purpose
     memory: KeyMemory | None
     scopes: dict[str, CipherScope | None] = field(default_factory=dict)
+    openers: dict[str, cipher.Opener | None] = field(default_factory=dict)
+    """By prefix; None where ciphers are not opened at once."""
 
 
 def _later(_: Json, __: _Context) -> None:
     """Nothing is done at once."""
+
+
+def _batches(items: list[T]) -> Iterator[list[T]]:
+    return (items[at : at + _BATCH] for at in range(0, len(items), _BATCH))
 
 
 class Encryption:
@@ -168,22 +179,25 @@ class Encryption:
         copy = Copy(document)
         target = self._target(scope, family)
         writer = self._local_writer
-        header = b"" if writer is None else cipher.header(writer.code, target)
-        # keys and nonces of one document at once: to ask for each costs as much as to encrypt a key
-        chance = os.urandom(0 if writer is None else _CHANCE * len(copy.slots))
-        for at, slot in enumerate(copy.slots):
+        small: list[tuple[Slot, bytes]] = []
+        for slot in copy.slots:
             value = slot.value
             if isinstance(value, str):
-                if split_cipher(value) or is_placeholder(value):
+                if value[:1] in _SPECIAL and (split_cipher(value) or is_placeholder(value)):
                     continue
             else:
                 value = as_text(value)
             payload = _bytes(value, slot)
             if writer is None or len(payload) > _INLINE_BYTES:
                 slot.put(await self._seal(payload, target))
-                continue
-            fresh = chance[at * _CHANCE : (at + 1) * _CHANCE]
-            slot.container[slot.key] = self._seal_now(payload, target, writer, header, fresh)
+            else:
+                small.append((slot, payload))
+        if writer is not None:
+            for batch in _batches(small):
+                sealed = self._seal_all([payload for _, payload in batch], target, writer)
+                for (slot, _), text in zip(batch, sealed, strict=True):
+                    slot.container[slot.key] = text
+                await trio.lowlevel.checkpoint()
         return copy.document
 
     async def encrypt_for(self, purpose: EncryptionPurpose, document: Json, scope: Scope) -> Json:
@@ -296,7 +310,9 @@ class Encryption:
         """Change every secret of a copy, by `now` where that can; the first refusal speaks for all."""
         first: CipherRefused | None = None
         paths: list[str] = []
-        for slot in copy.slots:
+        for n, slot in enumerate(copy.slots, 1):
+            if n % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
             try:
                 done = now(slot.value, context)
                 slot.container[slot.key] = await change(slot) if done is None else done
@@ -315,20 +331,36 @@ class Encryption:
 
         The same steps without a task, which for a small value costs as much as its cryptography.
         """
-        found = split_cipher(value) if isinstance(value, str) else None
-        if found is None:
+        if type(value) is not str:
             return None
-        scope = context.scopes.get(found[0])
-        if scope is None or not found[1].startswith(cipher.MARK):
+        prefix = value[: value.find("::", _AFTER_MAKER) + 2]
+        try:
+            opener = context.openers[prefix]
+        except KeyError:
+            opener = context.openers[prefix] = self._opener(prefix, context)
+        if opener is None:
             return None
         try:
-            envelope = cipher.parse(found[1], scope)
-            if len(envelope.sealed) > _INLINE_BYTES or found[0] not in WRITTEN_PREFIXES:
-                return None
-            data_key = self._unwrapped_now(envelope, scope)
-            return None if data_key is None else cipher.unseal(envelope, data_key, scope).decode()
-        except (CipherRefused, UnicodeDecodeError):
+            found = opener.open(value, _INLINE_BYTES)
+            return None if found is None else found.decode()
+        except Exception:  # noqa: BLE001 - whatever it is, `_text` comes upon it again and tells it
             return None
+
+    def _opener(self, prefix: str, context: _Context) -> cipher.Opener | None:
+        if prefix not in WRITTEN_PREFIXES:
+            return None
+        try:
+            scope = self._scope_of(prefix, context)
+        except CipherRefused:
+            return None
+
+        def unwrapper(envelope: cipher.Envelope) -> cipher.Unwrap | None:
+            provider = self._encryptors.get(envelope.provider)
+            if not isinstance(provider, LocalEncryptor):
+                return None
+            return provider.unwrapper(envelope.key_id, scope, envelope.header)
+
+        return cipher.Opener(scope, unwrapper)
 
     async def _text(self, value: Json, context: _Context) -> str:
         if not isinstance(value, str):
@@ -383,27 +415,24 @@ class Encryption:
                     return await self._read(reader, value, CipherScope("", {}), context.purpose)
         raise CipherRefused(self._refusal(None), reason="malformed")
 
-    def _seal_now(
-        self,
-        payload: bytes,
-        scope: CipherScope,
-        writer: LocalEncryptor,
-        header: bytes,
-        chance: bytes,
-    ) -> str:
-        """A cipher, without a task; `chance` is a new data key and a nonce, and is used once."""
-        data_key = chance[: cipher.KEY]
+    def _seal_all(
+        self, payloads: Sequence[bytes], scope: CipherScope, writer: LocalEncryptor
+    ) -> list[str]:
+        """Ciphers of small payloads, without a task."""
+        header = cipher.header(writer.code, scope)
+        # all at once: to ask for each costs as much as to encrypt a key
+        chance = os.urandom(cipher.CHANCE * len(payloads))
+        keys = [chance[at : at + cipher.KEY] for at in range(0, len(chance), cipher.CHANCE)]
         try:
-            key_id, wrapped = writer.wrap_now(data_key, scope, header)
-            before = cipher.head(header, key_id, wrapped)
+            wraps = writer.wrap_all(keys, scope, header)
+            return cipher.seal_all(payloads, chance, wraps, header, scope)
         except Exception as error:
             raise self._failure(error, writer, _NOT_SEALED) from error
-        return cipher.seal(payload, data_key, before, scope, chance[cipher.KEY :])
 
     async def _seal(self, payload: bytes, scope: CipherScope) -> str:
         if len(payload) > MAX_PLAIN_BYTES:
             raise InvalidInput(f"A value has more than {MAX_PLAIN_BYTES} bytes.")
-        chance = os.urandom(cipher.KEY + cipher.NONCE)
+        chance = os.urandom(cipher.CHANCE)
         data_key, nonce = chance[: cipher.KEY], chance[cipher.KEY :]
         key_id, wrapped, header = await self._wrap(data_key, scope)
         try:
@@ -493,7 +522,8 @@ class Encryption:
         """What a provider or reader raised, in the words of the contract; the log has its own."""
         known = isinstance(error, EngineError | trio.TooSlowError)
         event = "key_provider.failed" if known else "key_provider.broken"
-        log.error(event, extra={"provider": of.name}, exc_info=error)
+        reason = "provider_failed" if known else "provider_broken"
+        log.error(event, extra={"provider": of.name, "reason": reason}, exc_info=error)
         return ApplicationError(words)
 
     def _target(self, scope: Scope, family: str | None) -> CipherScope:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -49,33 +50,18 @@ def load_json(data: bytes | str) -> Json:
 
 
 def dump_json(document: Json) -> str:
-    """A document as JSON text, its numerals as they were."""
-    parts: list[str] = []
-    stack: list[Any] = [document]
-    while stack:
-        match stack.pop():
-            case _Mark(text):
-                parts.append(text)
-            case Numeral(text):
-                parts.append(text)
-            case Mapping() as members:
-                stack.append(_Mark("}"))
-                for n, (key, value) in reversed(list(enumerate(members.items()))):
-                    stack += (value, _Mark(f"{',' if n else ''}{json.dumps(key)}:"))
-                parts.append("{")
-            case list() | tuple() as items:
-                stack.append(_Mark("]"))
-                for n, item in reversed(list(enumerate(items))):
-                    stack += (item, _Mark("," if n else ""))
-                parts.append("[")
-            case scalar:
-                parts.append(json.dumps(scalar, allow_nan=False))
-    return "".join(parts)
+    """A document as JSON text, its numerals as they were; it has fewer levels than `DEPTH`."""
+    mark = secrets.token_hex(16)  # no text in the document can have it
 
+    def marked(value: object) -> Any:
+        if isinstance(value, Numeral):
+            return mark + value.text
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise TypeError(f"{type(value).__name__} is not JSON")
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    text: str
+    text = json.dumps(document, separators=(",", ":"), default=marked, allow_nan=False)
+    return re.sub(f'"{mark}([^"]*)"', r"\1", text) if mark in text else text
 
 
 def _integer(text: str) -> int | Numeral:

@@ -17,6 +17,7 @@ from vaka.models.catalog import Json
 MAX_VALUES: Final = 10_000
 """Secrets in one document."""
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*[A-Za-z0-9_.-]+\s*\}\}")
+_SCALARS: Final = frozenset({int, float, bool, Numeral, type(None)})
 _MOST_DIGITS: Final = 14
 _SMALLEST_EXPONENT: Final = 4
 
@@ -100,6 +101,8 @@ class Copy:
                     elif key[:1] == "#":
                         slots.append(new(Slot, (container, key, value, above)))
                     continue
+                if is_list and type(value) in _SCALARS:
+                    continue
                 if isinstance(value, Mapping | tuple | list):
                     child: Any = dict(value) if isinstance(value, Mapping) else list(value)
                     container[key] = child
@@ -171,6 +174,11 @@ def _short(literal: str) -> str:
     if len(significant) > _MOST_DIGITS or (whole == "0" and zeros >= _SMALLEST_EXPONENT):
         return literal
     return f"{sign}{whole}.{shown}" if shown else f"{sign}{whole}"
+
+
+def secret_count(document: Json) -> int:
+    """How many secrets a document has; `InvalidInput` when there are more than `MAX_VALUES`."""
+    return len(Copy(document).slots)
 
 
 def unnamed_secrets(document: Json) -> list[str]:
