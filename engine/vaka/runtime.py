@@ -25,6 +25,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -466,8 +467,7 @@ class DockerRuntime(ContainerRuntime):
                 found = await (await self._client.networks.get(network)).show()
             except DockerNotFound:
                 return None  # the container cannot be made either, and the daemon says so
-        gateways = [each.get("Gateway") or "" for each in found["IPAM"]["Config"] or ()]
-        return next((gateway for gateway in gateways if "." in gateway), None)
+        return next(filter(None, map(_gateway, found["IPAM"]["Config"] or ())), None)
 
     async def wait(self, name: str) -> ContainerExit:
         mine = self._waits[name] = _Wait()
@@ -973,6 +973,18 @@ def _host_image(data: Mapping[str, Any]) -> HostImage:
         id=data["Id"],
         references=tuple(names),
         digests=tuple(digests),
+def _gateway(config: Mapping[str, Any]) -> str | None:
+    """The IPv4 gateway of one of a network's subnets.
+
+    A daemon that has made its own bridge does not tell (20.10, until its next start), and has given it
+    the first address.
+    """
+    subnet = ip_network(config["Subnet"], strict=False)
+    if subnet.version != 4:
+        return None
+    return config.get("Gateway") or str(subnet[1])
+
+
         labels=(data.get("Config") or {}).get("Labels") or {},
         created=_moment(data["Created"]),
         bytes=data.get("Size"),

@@ -15,7 +15,7 @@ from vaka._kernel import KernelLog
 from vaka.errors import ApplicationError, RuntimeUnavailable
 from vaka.hooks import ContainerRuntime
 from vaka.models.container import ContainerPhase, ContainerSpec, Mount
-from vaka.runtime import DockerRuntime, container_body, docker_runtime
+from vaka.runtime import DockerRuntime, _gateway, container_body, docker_runtime
 from vaka.testing import ContainerRuntimeContract, Script, SpecFor, shell
 from vaka.testing.runtime_contract import Ended, phase, read, run
 
@@ -454,6 +454,20 @@ def test_a_kernels_log_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None
 
 def test_no_time_limit_is_needed_to_say_for_ever() -> None:
     assert "sleep 1000000.000" in shell(Script(seconds=math.inf))[-1]
+
+
+@pytest.mark.parametrize(
+    ("config", "address"),
+    [
+        ({"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.9"}, "172.18.0.9"),
+        ({"Subnet": "172.17.0.0/16"}, "172.17.0.1"),
+        ({"Subnet": "fd00::/64", "Gateway": "fd00::1"}, None),
+    ],
+)
+def test_a_gateway_is_known_also_when_the_daemon_does_not_tell(
+    config: dict[str, str], address: str | None
+) -> None:
+    assert _gateway(config) == address
 
 
 async def test_a_container_reaches_this_host_at_the_gateway_of_its_network(
