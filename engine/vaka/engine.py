@@ -302,7 +302,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     def _any_runtime(self) -> ContainerRuntime:
         url = self.config.runtime_url
-        return self.plugins.container_runtime(url) or docker_runtime(url)
+        return self.plugins.container_runtime(url) or docker_runtime(
+            url, network_holders=self.config.network_holders
+        )
 
     @asynccontextmanager
     async def _working(self, services: Services) -> AsyncGenerator[None, None]:

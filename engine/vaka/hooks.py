@@ -1342,6 +1342,12 @@ class ContainerRuntime(Resource):
     async def remove(self, name: str) -> None:
         """Kill if needed and remove, and return when it is verified gone."""
 
+    async def tidy(self) -> None:
+        """Let go of what is kept for containers to come and was not used lately.
+
+        Called at every `EngineConfig.reconcile_interval`. `RuntimeUnavailable` when nothing answers.
+        """
+
 
 class Encryptor(ABC):
     """A key provider: wraps and unwraps data keys in a scope (encryption.md section 10.6).

@@ -47,6 +47,7 @@ from vaka.docker.containers import DockerContainer
 from vaka.docker.events import DockerEvents
 from vaka.docker.stream import Output
 from vaka.errors import ApplicationError, ContainerLost, ImageUnavailable, RuntimeUnavailable
+from vaka.holders import Holders
 from vaka.hooks import ContainerRuntime, Login
 from vaka.models.container import (
     IDENTITY_TOKEN,
@@ -100,7 +101,7 @@ GOING = ("removing", "dead")
 """States of a container that somebody has removed, whose end was never seen."""
 
 
-def docker_runtime(url: str) -> DockerRuntime:
+def docker_runtime(url: str, *, network_holders: int | None = None) -> DockerRuntime:
     """The runtime for a URL, not opened yet.
 
     `docker://` is the daemon of `DOCKER_HOST`, or the system socket;
@@ -111,7 +112,7 @@ def docker_runtime(url: str) -> DockerRuntime:
         ApplicationError: the URL is none of these.
     """
     if url == "docker://":
-        return DockerRuntime()
+        return DockerRuntime(network_holders=network_holders)
     scheme, separator, rest = url.partition("://")
     kind = scheme.removeprefix("docker+")
     if not separator or not rest or kind == scheme or kind not in ("unix", "tcp", "https"):
@@ -119,7 +120,7 @@ def docker_runtime(url: str) -> DockerRuntime:
             f"No container runtime handles {url!r}: write docker://, "
             "docker+unix:///path/to/docker.sock or docker+tcp://host:port, or install a plugin."
         )
-    return DockerRuntime(f"{kind}://{rest}")
+    return DockerRuntime(f"{kind}://{rest}", network_holders=network_holders)
 
 
 @dataclass(slots=True)
@@ -149,6 +150,8 @@ class DockerRuntime(ContainerRuntime):
         patience: seconds for which a daemon that is not there is asked again, where that is safe:
             creating, starting, waiting, reading output, stopping, removing.
         timeout: seconds after which a daemon that is there and does not answer is given up.
+        network_holders: namespaces that are kept for containers without a network (`vaka.holders`);
+            None is four times the daemon's cores.
     """
 
     def __init__(
@@ -157,11 +160,14 @@ class DockerRuntime(ContainerRuntime):
         *,
         patience: float = PATIENCE,
         timeout: float = CALL_TIMEOUT,
+        network_holders: int | None = None,
     ) -> None:
         self._address = address
+        self._network_holders = network_holders
         self._patience = patience
         self._timeout = timeout
         self._docker: Docker | None = None
+        self._holders: Holders | None = None
         self._cpus = 1
         self._platform = ""
         self._is_here = False
@@ -180,12 +186,18 @@ class DockerRuntime(ContainerRuntime):
         except (ValueError, DockerContextError) as error:
             raise ApplicationError(f"The Docker Engine cannot be found: {error}") from error
         await self.info()
+        most = self._network_holders
+        self._holders = Holders(
+            self._docker, self._platform, 4 * self._cpus if most is None else most
+        )
         if self._is_here:
             self._kernel = KernelLog()
 
     async def aclose(self) -> None:
         if self._kernel is not None:
             self._kernel.close()
+        if self._holders is not None:
+            await self._holders.aclose()
         if self._docker is not None:
             await self._docker.close()
 
@@ -396,8 +408,15 @@ class DockerRuntime(ContainerRuntime):
                         made.id, spec.name, ContainerPhase.CREATED, dict(spec.labels)
                     )
 
-        with self._speaking(f"create container {spec.name} of image {spec.image}"):
-            return await self._patiently(create)
+        mode = await self._held.take(spec)
+        if mode is not None:
+            body["HostConfig"]["NetworkMode"] = mode
+        try:
+            with self._speaking(f"create container {spec.name} of image {spec.image}"):
+                return await self._patiently(create)
+        except BaseException:
+            await self._held.drop(spec.name)  # it may have been made all the same
+            raise
 
     async def _own(self, spec: ContainerSpec) -> ContainerStatus | None:
         """The container of a spec's name, if it is there; `ApplicationError` if it is not ours."""
@@ -423,10 +442,17 @@ class DockerRuntime(ContainerRuntime):
             while True:
                 try:
                     return await container.start()
-                except (DockerNotFound, DockerServerError, TimeoutError) as error:
+                except (
+                    DockerNotFound,
+                    DockerConflict,
+                    DockerServerError,
+                    TimeoutError,
+                ) as error:
                     # it may run, now or already over; a command that is not there is "not found" too
                     if await self._phase(name) is not ContainerPhase.CREATED:
                         return None
+                    if await self._moved_out(name, error):
+                        continue
                     if attempt == ATTEMPTS or not isinstance(error, DockerServerError):
                         raise
                     await trio.sleep(FIRST_PAUSE * 2**attempt)
@@ -434,6 +460,26 @@ class DockerRuntime(ContainerRuntime):
 
         with self._speaking(f"start container {name}"):
             await self._patiently(start)
+
+    async def _moved_out(self, name: str, error: Exception) -> bool:
+        """Make a container anew, with a namespace of its own, when that of its holder is gone.
+
+        So it is when an engine ended before it started what it had created, or the daemon restarted.
+        """
+        data = await self._look(name)
+        if data is None:
+            return False
+        kind, _, holder = data["HostConfig"]["NetworkMode"].partition(":")
+        if kind != "container" or holder not in str(error):
+            return False
+        log.info("holder.gone", extra={"container": name})
+        await self._held.drop(name)
+        body = {**data["Config"], "HostConfig": {**data["HostConfig"], "NetworkMode": "none"}}
+        del body["Hostname"]  # the holder's
+        await self._container(name).delete(force=True)
+        self._breaks += 1  # who is attached to it hears no more
+        await self._client.containers.create(body, name=name)
+        return True
 
     async def find(self, name: str) -> ContainerStatus | None:
         with self._speaking(f"look for container {name}"):
@@ -572,6 +618,11 @@ class DockerRuntime(ContainerRuntime):
         with self._speaking(f"remove container {name}"):
             await self._patiently(remove)
         self._fresh.discard(name)
+        self._held.give_back(name)
+
+    async def tidy(self) -> None:
+        with self._speaking("list holders of network namespaces"):
+            await self._held.tidy()
 
     # Output
 
@@ -579,14 +630,14 @@ class DockerRuntime(ContainerRuntime):
     async def output(
         self, name: str, *, skip: Mapping[StreamName, int] | None = None
     ) -> AsyncIterator[AsyncIterator[OutputChunk]]:
-        cursor = _Cursor(dict(skip or {}))
+        cursor, breaks = _Cursor(dict(skip or {})), self._breaks
         async with AsyncExitStack() as stack:
             with self._speaking(f"read the output of container {name}"):
                 attached = await self._patiently(lambda: self._attach(name, stack))
             chunks = (
                 self._read_log(name, cursor)
                 if attached is None
-                else self._read_attached(name, attached, cursor)
+                else self._read_attached(name, attached, cursor, breaks)
             )
             yield await stack.enter_async_context(aclosing(chunks))
 
@@ -608,10 +659,9 @@ class DockerRuntime(ContainerRuntime):
         return None
 
     async def _read_attached(
-        self, name: str, output: Output, cursor: _Cursor
+        self, name: str, output: Output, cursor: _Cursor, breaks: int
     ) -> AsyncGenerator[OutputChunk, None]:
-        """What comes over an attached connection, and what did not come of the rest."""
-        breaks = self._breaks
+        """What comes over a connection made when `breaks` were known, and what did not of the rest."""
         try:
             async for message in output:
                 chunk = cursor.pass_on(message.stream, message.data)
@@ -705,6 +755,12 @@ class DockerRuntime(ContainerRuntime):
         if self._docker is None:
             raise RuntimeError("the runtime is not open: call `open` first")
         return self._docker
+
+    @property
+    def _held(self) -> Holders:
+        if self._holders is None:
+            raise RuntimeError("the runtime is not open: call `open` first")
+        return self._holders
 
     def _container(self, name: str) -> DockerContainer:
         """A container by its name, without asking; none of ours has a terminal."""
@@ -917,6 +973,18 @@ def container_body(spec: ContainerSpec, *, cpus: int) -> dict[str, Any]:
     return body
 
 
+def _gateway(config: Mapping[str, Any]) -> str | None:
+    """The IPv4 gateway of one of a network's subnets.
+
+    A daemon that has made its own bridge does not tell (20.10, until its next start), and has given it
+    the first address.
+    """
+    subnet = ip_network(config["Subnet"], strict=False)
+    if subnet.version != 4:
+        return None
+    return config.get("Gateway") or str(subnet[1])
+
+
 def _major(version: str) -> int:
     number = version.partition(".")[0]
     return int(number) if number.isdecimal() else 999  # a development version
@@ -973,18 +1041,6 @@ def _host_image(data: Mapping[str, Any]) -> HostImage:
         id=data["Id"],
         references=tuple(names),
         digests=tuple(digests),
-def _gateway(config: Mapping[str, Any]) -> str | None:
-    """The IPv4 gateway of one of a network's subnets.
-
-    A daemon that has made its own bridge does not tell (20.10, until its next start), and has given it
-    the first address.
-    """
-    subnet = ip_network(config["Subnet"], strict=False)
-    if subnet.version != 4:
-        return None
-    return config.get("Gateway") or str(subnet[1])
-
-
         labels=(data.get("Config") or {}).get("Labels") or {},
         created=_moment(data["Created"]),
         bytes=data.get("Size"),

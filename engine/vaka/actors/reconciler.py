@@ -33,6 +33,7 @@ async def reconcile_forever(services: Services) -> None:
     while True:
         try:
             await reconcile(services)
+            await services.runtime.tidy()
         except EngineError as error:
             log.warning("reconcile.failed", extra={"error": str(error)})
         await trio.sleep(services.config.reconcile_interval)
