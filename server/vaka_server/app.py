@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote
 from uuid import uuid4
@@ -18,6 +19,7 @@ from vaka.errors import NotFound as NoBranch
 from vaka_server import body, documents, problems, routes
 from vaka_server.access import Access, Gate
 from vaka_server.body import Connection, Request
+from vaka_server.containers import Containers, signing_key
 from vaka_server.hosts import ABSENT, SERVICES, Hosts
 from vaka_server.logs import context
 from vaka_server.problems import Maintenance, Refused, path_dialect
@@ -106,6 +108,8 @@ class App(QuartTrio):
         self.settings = settings
         self.gate = Gate(engine.catalog)
         self.hosts = Hosts(settings)
+        lifetime = timedelta(seconds=settings.file_access_seconds)
+        self.containers = Containers(signing_key(engine.config.home), lifetime)
         self.spool_folder = engine.config.home / "uploads"
         self.followers = Followers()
         self.rates = Rates(settings.encrypt_rate)

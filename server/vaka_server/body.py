@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 WINDOW = 1 << 18
 """Bytes of a request's body that wait in memory for their reader."""
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 """Bytes of a file that are read and sent at a time."""
 SILENCE = 60.0
 """Seconds that a client may stop sending in the middle of a body."""
@@ -230,18 +230,26 @@ def spool_file(folder: Path) -> tuple[Path, BinaryIO]:
     return path, os.fdopen(descriptor, "wb")
 
 
-class TemporaryFile(ResponseBody):
-    """A file that is sent and then removed; it is removed also when nobody wants it any more."""
+class FileContent(ResponseBody):
+    """A part of an open file that is sent, and then closed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream = path.open("rb", buffering=0)
-        # the name can go at once: the open file stays until it has been sent
-        path.unlink()
+    def __init__(self, stream: BinaryIO) -> None:
+        """All of it, unless `limit` says less."""
+        self._stream = stream
+        self._next, self._end = 0, self.size
 
     @property
     def size(self) -> int:
+        """Bytes of the whole file."""
         return os.fstat(self._stream.fileno()).st_size
+
+    def limit(self, start: int, end: int) -> None:
+        """Send what is from `start` to before `end`."""
+        self._next, self._end = start, end
+
+    def close(self) -> None:
+        """Close the file that will not be sent."""
+        self._stream.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -258,10 +266,24 @@ class TemporaryFile(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
-        data = await trio.to_thread.run_sync(self._stream.read, CHUNK)
+        count = min(CHUNK, self._end - self._next)
+        data = b""
+        if count > 0:
+            fd = self._stream.fileno()
+            data = await trio.to_thread.run_sync(os.pread, fd, count, self._next)
         if not data:
             raise StopAsyncIteration
+        self._next += len(data)
         return data
+
+
+class TemporaryFile(FileContent):
+    """A file that is sent and then removed; it is removed also when nobody wants it any more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("rb", buffering=0))
+        # the name can go at once: the open file stays until it has been sent
+        path.unlink()
 
 
 def clear(folder: Path) -> None:

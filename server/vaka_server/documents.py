@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from vaka.models.catalog import (
     Branch,
@@ -550,8 +551,8 @@ def load_result(value: LoadResult) -> Document:
     }
 
 
-def file(value: FileDetail, base: str) -> Document:
-    """A file; `url` needs the token that asks for it."""
+def file(value: FileDetail, url: str) -> Document:
+    """A file; `url` is where its content can be read."""
     return {
         "id": value.id,
         "created": storage_moment(value.created),
@@ -559,9 +560,9 @@ def file(value: FileDetail, base: str) -> Document:
         "isSliced": value.is_sliced,
         "isEncrypted": value.is_encrypted,
         "name": value.name,
-        "fileType": None,
-        "url": f"{base}/vaka/files/{value.id}",
-        "provider": "local",
+        "fileType": "csv" if value.name.removesuffix(".gz").endswith(".csv") else None,
+        "url": url,
+        "provider": "azure",
         "region": "local",
         "sizeBytes": value.size_bytes,
         "tags": list(value.tags),
@@ -570,6 +571,12 @@ def file(value: FileDetail, base: str) -> Document:
         "runIds": [] if value.run_id is None else [value.run_id],
         "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
     }
+
+
+def attachment(name: str) -> str:
+    """The header that makes a browser keep a file, under its name, instead of showing it."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
 
 
 # -- values ----------------------------------------------------------------------------------------

@@ -21,7 +21,12 @@ _RIGHTS = {
     Access.ADMIN: "Needs a token that may change the project.",
     Access.MASTER: "Needs a master token of the project.",
 }
-_FAILURES = {"runner": "RunnerError", "storage": "StorageError", "service": "ServiceError"}
+_FAILURES = {
+    "runner": "RunnerError",
+    "storage": "StorageError",
+    "service": "ServiceError",
+    "blob": "application/xml",
+}
 
 
 def describe(views: Iterable[object], base: str) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
-    names = set(_FAILURES.values())
+    names = {name for name in _FAILURES.values() if "/" not in name}
     for route in routes:
         names |= {
             name.removesuffix("[]")

@@ -1,10 +1,11 @@
 """The one table from errors to HTTP answers.
 
-Three dialects exist because three families of clients do: the runner's (`/docker`, `/queue` and
+Four dialects exist because four families of clients do: the runner's (`/docker`, `/queue` and
 everything else; runner.md section 1.4), Storage's (`/v2/storage` and our own `/vaka`; storage-api.md
-section 1.5), and that of the services beside Storage (storage-api.md section 13.4), which is Storage's
-with a number as `code`. In all of them an answer of 500 and above tells nothing of what happened but an
-id, under which the log has everything; an engine that is busy says so.
+section 1.5), that of the services beside Storage (storage-api.md section 13.4), which is Storage's with
+a number as `code`, and that of the blob protocol (storage-api.md section 4.5), which its routes write
+themselves. In all of them an answer of 500 and above tells nothing of what happened but an id, under
+which the log has everything; an engine that is busy says so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vaka.errors import (
     AccessDenied,
     AuthenticationFailed,
     Conflict,
+    DiskFull,
     EngineError,
     NotAllowed,
     NotFound,
@@ -45,12 +47,13 @@ CANNED = "Contact support@keboola.com and attach this exception id."
 """What the runner's clients read in place of an internal failure's own words."""
 ACCESS_DENIED = "You don't have access to the resource."
 INVALID_TOKEN = "Invalid access token"  # noqa: S105 - a sentence
-Dialect = Literal["runner", "storage", "service"]
+Dialect = Literal["runner", "storage", "service", "blob"]
 _DIALECTS: dict[str, Dialect] = {
     "/v2/storage": "storage",
     "/vaka": "storage",
     "/encryption": "service",
     "/sync-actions": "service",
+    "/kbc.blob.core.windows.net": "blob",
 }
 """How errors are told below a path, where the route does not say. Elsewhere: as the runner does."""
 
@@ -132,7 +135,7 @@ def describe(error: BaseException) -> Problem:
             return Problem(status, text or _code(status), _code(status))
         case HTTPException(code=501, description=text):
             return Problem(501, text or "Not implemented", "notImplemented")
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case DiskFull() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return Problem(
                 507, "The server's disk is full; nothing was stored.", "storage.diskFull"
             )

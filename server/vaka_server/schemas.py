@@ -537,4 +537,26 @@ class File(Schema):
     tags: Strings
     is_sliced: bool
     url: str
-    """Needs the header X-StorageApi-Token."""
+    """Where its content, or the manifest of a sliced file, can be read for hours without a token."""
+
+
+class PreparedFile(File):
+    abs_upload_params: Object
+    """Where to send the content, and the signature that allows it."""
+
+
+class PrepareFile(Schema):
+    name: str
+    size_bytes: int | None = None
+    tags: Strings | None = None
+    is_public: bool = False
+    is_permanent: bool = False
+    is_encrypted: bool = True
+    is_sliced: bool = False
+    notify: bool = False
+    federation_token: bool = False
+    content_type: str | None = None
+
+
+class FileTag(Schema):
+    tag: str

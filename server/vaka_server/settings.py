@@ -47,6 +47,9 @@ class Settings(BaseSettings, EngineConfig):
     """Largest JSON body. Configurations of several megabytes exist, larger ones are a mistake."""
     max_upload_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest table or file that is sent in one request; None: as much as the disk holds."""
+    file_access_seconds: Annotated[float, Field(ge=3600)] = 43_200.0
+    """How long at least the URL of a file, and credentials for its content, can be used: half a day, as
+    clients expect. Who deletes the file ends it at once."""
     maintenance: str | None = None
     """A reason: every call that needs a token is answered 503 with it."""
     encrypt_rate: Annotated[int, Field(ge=1)] | None = 60_000

@@ -446,7 +446,8 @@ async def test_a_file_is_kept_byte_for_byte(site: Site) -> None:
     file = stored.value
     assert (file["name"], file["sizeBytes"]) == ("a.bin", len(content))
     assert file["tags"] == ["one", "two"]
-    assert await site.get(f"/v2/storage/files/{file['id']}") == file
+    found = await site.get(f"/v2/storage/files/{file['id']}")
+    assert {**found, "url": ""} == {**file, "url": ""}
     fetched = await site.ask("GET", f"/vaka/files/{file['id']}")
     assert fetched.value == content
     assert fetched.headers["Content-Length"] == str(len(content))

@@ -22,6 +22,7 @@ from vaka.models.job import JobQuery, JobRecord, Mode, Status
 from vaka.models.moment import parse_moment
 from vaka.models.storage import (
     ExportOptions,
+    FileDetail,
     FileQuery,
     FileUpload,
     Filter,
@@ -404,17 +405,20 @@ class EmbeddedClient(Client):
         found = await self._engine.storage.files.list_files(
             self._scope, FileQuery(tags=tags, query=query, limit=limit)
         )
-        return [documents.file(each, self._base) for each in found]
+        return [self._file(each) for each in found]
 
     async def upload(self, wanted: Upload, progress: Progress) -> Document:  # noqa: ARG002
         upload = FileUpload(name=wanted.name, tags=wanted.tags, is_permanent=wanted.is_permanent)
         async with self._regular(wanted.path) as path:
             stored = await self._engine.storage.files.upload(self._scope, upload, path)
-        return documents.file(stored, self._base)
+        return self._file(stored)
 
     async def download(self, file_id: int, target: Path, progress: Progress) -> Document:  # noqa: ARG002
         found = await self._engine.storage.files.download(self._scope, file_id, target)
-        return documents.file(found, self._base)
+        return self._file(found)
+
+    def _file(self, value: FileDetail) -> Document:
+        return documents.file(value, f"{self._base}/vaka/files/{value.id}")
 
     @asynccontextmanager
     async def _regular(self, path: Path) -> AsyncIterator[Path]:
