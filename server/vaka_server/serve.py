@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
 
 from vaka import Engine
-from vaka.errors import ApplicationError
+from vaka.errors import ApplicationError, InvalidInput
 from vaka_server import home
 from vaka_server.app import create_app
 from vaka_server.bootstrap import first_token
@@ -49,12 +50,14 @@ async def serve(
     running jobs end as `settings.shutdown` says.
 
     Raises:
+        InvalidInput: the settings of TLS are not whole.
         HomeInUse: another process works in the home.
-        ApplicationError: the address is taken, or a part of the engine cannot be opened.
+        ApplicationError: the address is taken, the certificate cannot be used, or a part of the engine cannot be opened.
     """
     stop = stop or trio.Event()
+    check_tls(settings)
     with home.hold(settings.home, create=True) as held, listen(settings) as listener:
-        url = settings.public_url or address(listener)
+        url = settings.public_url or address(listener, settings.scheme)
         held.announce(url=url)
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_signals, stop)
@@ -106,11 +109,37 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def address(listener: socket.socket) -> str:
+def check_tls(settings: Settings) -> None:
+    """Return when what the settings say of TLS can be used.
+
+    Raises:
+        InvalidInput: there is a certificate without a key, or a key without a certificate.
+        ApplicationError: one of them cannot be read, or they do not belong together.
+    """
+    if settings.tls_certificate is None and settings.tls_key is None:
+        return
+    if settings.tls_certificate is None or settings.tls_key is None:
+        raise InvalidInput(
+            "HTTPS needs both VAKA_TLS_CERTIFICATE and VAKA_TLS_KEY; only one of them is set."
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=_no_password)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise ApplicationError(
+            f"Cannot serve HTTPS with {settings.tls_certificate} and {settings.tls_key}: {error}."
+        ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and must not be")
+
+
+def address(listener: socket.socket, scheme: str = "http") -> str:
     """Where a listener is reached from this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - shown, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
@@ -123,6 +152,9 @@ def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
     config.keep_alive_max_requests = 1 << 30
     config.graceful_timeout = settings.graceful_timeout
     config.include_server_header = False
+    if settings.tls_certificate is not None:
+        config.certfile = str(settings.tls_certificate)
+        config.keyfile = str(settings.tls_key)
     config.errorlog = logging.getLogger("hypercorn.error")
     config.accesslog = None
     return config

@@ -41,6 +41,11 @@ class Settings(BaseSettings, EngineConfig):
     """What follows the service's name in the hosts `connection.…`, `queue.…`, `encryption.…` and so on;
     `*` takes any. None: what follows `connection.` in `public_url`; without that, the host says nothing
     and each service is below its own path."""
+    tls_certificate: Path | None = None
+    """Certificate to serve HTTPS with, in PEM, those of its issuers behind it; it needs `tls_key`. None:
+    plain HTTP, for loopback or behind a proxy that speaks TLS."""
+    tls_key: Path | None = None
+    """Private key of `tls_certificate`, in PEM and without a password."""
     trusted_proxies: str | None = None
     """Addresses or networks, separated by commas, whose X-Forwarded-Proto, -Host and -For count."""
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 16 << 20
@@ -77,11 +82,18 @@ class Settings(BaseSettings, EngineConfig):
         return init_settings, env_settings, _Files(settings_cls)
 
     @property
+    def scheme(self) -> Literal["http", "https"]:
+        """What the server speaks itself; a proxy before it may speak another."""
+        return "http" if self.tls_certificate is None else "https"
+
+    @property
     def engine(self) -> EngineConfig:
         """The engine's part; what it tells components of the server is where clients find it."""
         values = {name: getattr(self, name) for name in EngineConfig.model_fields}
         if "storage_api_url" not in self.model_fields_set:
-            values["storage_api_url"] = self.public_url or f"http://{self.address}:{self.port}"
+            values["storage_api_url"] = (
+                self.public_url or f"{self.scheme}://{self.address}:{self.port}"
+            )
         return EngineConfig(**values)
 
 

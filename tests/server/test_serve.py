@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import trio
+from tests.clients.authority import make_certificate
 from tests.server.conftest import COMPONENT
 
 from vaka.docker import Docker
@@ -106,6 +109,51 @@ def until(condition: Any) -> None:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
+
+
+@pytest.mark.docker
+def test_with_a_certificate_the_server_speaks_https(
+    home: Path, tmp_path: Path, docker_host: str
+) -> None:
+    files = make_certificate(tmp_path, "127.0.0.1")
+    tls = {"VAKA_TLS_CERTIFICATE": str(files.certificate), "VAKA_TLS_KEY": str(files.key)}
+
+    with serving(home, **tls) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        trusting = ssl.create_default_context(cafile=files.authority)
+        assert httpx.get(f"{server.url}/healthz", verify=trusting).json() == {"status": "ok"}
+        index = httpx.get(f"{server.url}/v2/storage", verify=trusting).json()
+        assert {each["url"].partition(":")[0] for each in index["services"]} == {"https"}
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            httpx.get(f"{server.url}/healthz")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"VAKA_TLS_KEY": "server.key"}, "only one of them is set"),
+        ({"VAKA_TLS_CERTIFICATE": "server.pem"}, "only one of them is set"),
+        (
+            {"VAKA_TLS_CERTIFICATE": "server.pem", "VAKA_TLS_KEY": "none.key"},
+            "none.key: .*No such file",
+        ),
+        (
+            {"VAKA_TLS_CERTIFICATE": "authority.pem", "VAKA_TLS_KEY": "server.key"},
+            "authority.pem and .*server.key: .*(?i:mismatch)",
+        ),
+    ],
+    ids=["no certificate", "no key", "not there", "another key"],
+)
+def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_made(
+    home: Path, tmp_path: Path, settings: dict[str, str], reason: str
+) -> None:
+    make_certificate(tmp_path, "127.0.0.1")
+
+    done = failing(home, **{name: str(tmp_path / file) for name, file in settings.items()})
+
+    assert done.returncode != 0
+    assert re.search(reason, done.stderr)
+    assert not home.exists()
 
 
 @pytest.mark.docker
