@@ -24,9 +24,10 @@ images: venv docker  ## the images of tests and demo, made without a registry
 	@$(PYTHON) .ci/images.py
 
 test:  ## all tests; ARGS="tests/engine -k name" runs some
-	@$(PYTHON) .ci/machine.py python docker postgresql
+	@$(PYTHON) .ci/machine.py python docker postgresql networks
 	@$(PYTHON) .ci/environment.py
 	@$(PYTHON) .ci/images.py
+	@$(PYTHON) .ci/clients.py
 	@$(PY) -m pytest $(ARGS)
 
 demo:  ## a stored configuration on real data, end to end, compared with an independent computation
@@ -37,6 +38,7 @@ demo:  ## a stored configuration on real data, end to end, compared with an inde
 
 bench: images  ## measures beside their references; ARGS=--json for machines
 	@$(PYTHON) .ci/machine.py archivers
+	@$(PYTHON) .ci/clients.py
 	@$(PY) -m tests.bench $(ARGS)
 
 lint: venv  ## style and formatting

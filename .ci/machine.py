@@ -1,9 +1,9 @@
 """Make the machine ready: `machine.py NEED...`; or `down`.
 
-What it may need is python, docker and postgresql, and archivers for `make bench`. As root on Debian
-what is missing is installed, in one go, and a Docker Engine is started when none answers. One that
-answers is used as it is: never restarted, never configured. Without root, or without apt, every missing
-thing is named at once and nothing is changed.
+What it may need is python, docker, postgresql and networks, and archivers for `make bench`. As root on
+Debian what is missing is installed, in one go, and a Docker Engine is started when none answers. One
+that answers is used as it is: never restarted, never configured. Without root, or without apt, every
+missing thing is named at once and nothing is changed.
 
 `down` stops, by pid, what was started here, and nothing else.
 """
@@ -125,6 +125,13 @@ def missing_postgresql() -> list[Missing]:
     return [Missing(what, advice, ("postgresql",))]
 
 
+def missing_networks() -> list[Missing]:
+    """What makes the networks that some clients are tried in."""
+    if shutil.which("ip", path=SEARCH):
+        return []
+    return [Missing("the program ip", "apt-get install iproute2", ("iproute2",))]
+
+
 def missing_archivers() -> list[Missing]:
     """What `make bench` measures snapshots beside."""
     return [
@@ -138,6 +145,7 @@ NEEDS = {
     "python": missing_python,
     "docker": missing_docker,
     "postgresql": missing_postgresql,
+    "networks": missing_networks,
     "archivers": missing_archivers,
 }
 

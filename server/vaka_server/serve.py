@@ -52,7 +52,8 @@ async def serve(
     Raises:
         InvalidInput: the settings of TLS are not whole.
         HomeInUse: another process works in the home.
-        ApplicationError: the address is taken, the certificate cannot be used, or a part of the engine cannot be opened.
+        ApplicationError: the address is taken, the certificate cannot be used, or a part of the
+            engine cannot be opened.
     """
     stop = stop or trio.Event()
     check_tls(settings)
