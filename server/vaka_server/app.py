@@ -186,18 +186,18 @@ class App(QuartTrio):
         if isinstance(view, Route):
             call = Call(self, request, token, secret)
             if view.is_in_branch:
-                call.branch = await self._branch(call, arguments.pop("branch"))
+                call.branch = await self.branch_of(call.project.id, arguments.pop("branch"))
             try:
                 return await view.handler(call, **arguments)
             finally:
                 call.close()
         return await self.ensure_async(view)(**arguments)  # type: ignore[return-value]
 
-    async def _branch(self, call: Call, name: str) -> str | None:
-        """The development branch of this name or id; None for the default one."""
+    async def branch_of(self, project: str, name: str) -> str | None:
+        """The development branch that `default` or an id names; None for the default one."""
         if name == "default":
             return None
-        for each in await self.engine.catalog.branches(call.project.id):
+        for each in await self.engine.catalog.branches(project):
             if each.id == name:
                 return None if each.is_default else each.id
         raise NoBranch("Branch not found", kind="branch", id=name)

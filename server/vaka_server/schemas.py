@@ -116,6 +116,19 @@ class ActionRequest(Schema):
     """Id of the branch that the action is told of; absent or null: the default one."""
 
 
+class SyncAction(ActionRequest):
+    """Which action of which component is to run, and what it works with."""
+
+    component_id: str
+    action: str
+
+
+class SyncActions(Schema):
+    """What a component can be asked for."""
+
+    actions: list[str]
+
+
 class JobCreated(Schema):
     id: Annotated[str, Field(pattern="^[0-9]+$")]
     url: str

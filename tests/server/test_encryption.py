@@ -107,7 +107,6 @@ def message(answer: Answer) -> str:
 
 @pytest.mark.scenario("encryption", 37)
 @pytest.mark.scenario("runner", 36)
-@pytest.mark.scenario("storage-api", 117)
 @pytest.mark.parametrize("path", ["/docker/encrypt", "/encryption/encrypt"])
 async def test_marked_values_of_a_document_are_encrypted(site: Site, path: str) -> None:
     document = {"key1": "value1", "#key2": "value2"}
