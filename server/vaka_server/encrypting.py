@@ -21,7 +21,7 @@ from vaka.encryption import (
     unnamed_secrets,
 )
 from vaka.errors import InvalidInput
-from vaka.models.ciphers import Scope
+from vaka.models.ciphers import Scope, is_cipher
 
 MAX_BYTES: Final = 10 << 20
 """Of a body."""
@@ -200,6 +200,34 @@ async def migrated(encryption: Encryption, given: Submitted, scope: Scope) -> by
         return given.raw
     # what a text holds need not be text
     return (await encryption.reencrypt_value(text, scope, scope.family)).encode()
+
+
+# -- on the way in ---------------------------------------------------------------------------------
+
+
+async def vault_value(encryption: Encryption, value: str, project: str) -> str:
+    """A secret of the vault as it is kept: for all components of the project.
+
+    Without keys it stays as it is, and the catalog refuses it unless it is a cipher.
+    """
+    if is_cipher(value) or not encryption.can_encrypt:
+        return value
+    return await encryption.encrypt_bytes(
+        value.encode(), Scope(project=project), family="ProjectWideSecure"
+    )
+
+
+async def credentials(
+    encryption: Encryption, document: Mapping[str, Any], project: str, component: str
+) -> Mapping[str, Any]:
+    """Granted credentials as they are kept: for their component in the project.
+
+    Without keys they stay as they are, and the catalog refuses secrets in the clear.
+    """
+    if not encryption.can_encrypt:
+        return document
+    found: Mapping[str, Any] = await encryption.encrypt(document, Scope(component, project))
+    return found
 
 
 async def _written(given: Submitted, changed: Awaitable[Any]) -> bytes:

@@ -718,3 +718,38 @@ async def test_numbers_that_are_no_secrets_stay_as_written_when_migrated(site: S
     _, text = await answered(site, f"/docker/migrate?componentId={C}", raw)
     assert text.startswith('{"n":1.50,"big":12345678901234567890123,"#x":"KBC::ComponentSecure::')
     assert load_json(text)
+
+
+# -- the vault and credentials ---------------------------------------------------------------------
+
+
+async def test_secrets_of_the_vault_are_encrypted_on_the_way_in(site: Site) -> None:
+    project = (await site.engine.catalog.projects())[0].id
+
+    made = await site.ask("PUT", "/vaka/vault/x", {"value": "hunter2", "isEncrypted": True})
+
+    assert made.status == 200
+    assert made.value["value"].startswith("KBC::ProjectWideSecure::")
+    kept = made.value["value"]
+    assert await site.engine.encryption.decrypt(kept, Scope("any", project)) == "hunter2"
+    again = await site.ask("PUT", "/vaka/vault/x", {"value": kept, "isEncrypted": True})
+    assert again.value["value"] == kept
+    looks = await site.ask("PUT", "/vaka/vault/y", {"value": "{{ x }}", "isEncrypted": True})
+    assert looks.value["value"].startswith("KBC::ProjectWideSecure::")
+    open_ = await site.ask("PUT", "/vaka/vault/z", {"value": "hunter2"})
+    assert open_.value["value"] == "hunter2"
+
+
+async def test_secrets_of_credentials_are_encrypted_on_the_way_in(site: Site) -> None:
+    project = (await site.engine.catalog.projects())[0].id
+    path = "/vaka/oauth/C/main"
+
+    assert (await site.ask("PUT", path, {"id": "main", "#data": "hunter2"})).status == 204
+
+    kept = await site.get(path)
+    assert kept["id"] == "main"
+    assert kept["#data"].startswith("KBC::ProjectSecure::")
+    assert await site.engine.encryption.decrypt(kept, Scope("C", project)) == {
+        "id": "main",
+        "#data": "hunter2",
+    }

@@ -216,6 +216,11 @@ def refuse_plain_secrets(document: Json, what: str) -> None:
             )
 
 
+def has_plain_secrets(document: Json) -> bool:
+    """Whether a document has a secret in the clear."""
+    return any(value not in (None, "") and not is_cipher(value) for _, value in _secrets(document))
+
+
 def refuse_ciphers(document: Json, what: str) -> None:
     """Refuse a document that holds what cannot be read; `what` is what messages call it.
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from vaka_server.cli import text
 from vaka_server.cli.client import Document, NewToken, ProjectChange
+from vaka_server.cli.secrets import sealed
 from vaka_server.cli.session import Absent, Session, Usage, command, say
 
 Component = Annotated[str, typer.Argument(help="Id of the component.")]
@@ -26,6 +27,9 @@ Name = Annotated[str | None, typer.Option(help="Name.")]
 Description = Annotated[str | None, typer.Option(help="Description.")]
 Change = Annotated[str | None, typer.Option("--change", help="Why, for the list of versions.")]
 Disabled = Annotated[bool | None, typer.Option("--disabled/--enabled", help="Whether it runs.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Store secrets as they are, without encrypting them.")
+]
 StateRow = Annotated[str | None, typer.Option("--row", help="Of this row.")]
 
 
@@ -122,17 +126,20 @@ async def config_create(
     configuration: Content = None,
     disabled: Disabled = None,
     change: Change = None,
+    plain: Plain = False,
 ) -> None:
-    """Store a configuration."""
+    """Store a configuration. Secrets in it that are not encrypted are, when there are keys."""
     body = _body(
         configurationId=id_,
         name=name or id_ or "Configuration",
         description=description,
-        configuration=_content(configuration),
         isDisabled=disabled,
         changeDescription=change,
     )
+    content = _content(configuration)
     async with session.client() as client:
+        if content is not None:
+            body["configuration"] = await sealed(client, component, content, plain=plain)
         stored = await client.create_config(component, body)
     session.show(stored, lambda: text.clean(stored["id"]))
 
@@ -149,17 +156,20 @@ async def config_put(
     expected_version: Annotated[
         int | None, typer.Option(help="Refuse when the current version is another one.")
     ] = None,
+    plain: Plain = False,
 ) -> None:
-    """Change a configuration; what is not given stays."""
+    """Change a configuration; what is not given stays. Secrets are encrypted, when there are keys."""
     body = _body(
         name=name,
         description=description,
-        configuration=_content(configuration),
         isDisabled=disabled,
         changeDescription=change,
         expectedVersion=expected_version,
     )
+    content = _content(configuration)
     async with session.client() as client:
+        if content is not None:
+            body["configuration"] = await sealed(client, component, content, plain=plain)
         stored = await client.update_config(component, config, body)
     session.show(stored, lambda: f"Version {stored['version']}.")
 
@@ -214,17 +224,20 @@ async def row_create(
     configuration: Content = None,
     disabled: Disabled = None,
     change: Change = None,
+    plain: Plain = False,
 ) -> None:
-    """Store a row."""
+    """Store a row. Secrets in it that are not encrypted are, when there are keys."""
     body = _body(
         rowId=id_,
         name=name,
         description=description,
-        configuration=_content(configuration),
         isDisabled=disabled,
         changeDescription=change,
     )
+    content = _content(configuration)
     async with session.client() as client:
+        if content is not None:
+            body["configuration"] = await sealed(client, component, content, plain=plain)
         stored = await client.create_row(component, config, body)
     session.show(stored, lambda: text.clean(stored["id"]))
 
@@ -239,16 +252,19 @@ async def row_put(
     configuration: Content = None,
     disabled: Disabled = None,
     change: Change = None,
+    plain: Plain = False,
 ) -> None:
-    """Change a row; what is not given stays."""
+    """Change a row; what is not given stays. Secrets are encrypted, when there are keys."""
     body = _body(
         name=name,
         description=description,
-        configuration=_content(configuration),
         isDisabled=disabled,
         changeDescription=change,
     )
+    content = _content(configuration)
     async with session.client() as client:
+        if content is not None:
+            body["configuration"] = await sealed(client, component, content, plain=plain)
         stored = await client.update_row(component, config, row, body)
     session.show(stored, lambda: f"Version {stored['version']}.")
 
@@ -441,7 +457,7 @@ async def vault_set(
     value: Annotated[str, typer.Argument(help="Its value; - is the input.")],
     branch: OfBranch = None,
     encrypted: Annotated[
-        bool, typer.Option("--encrypted", help="The value is encrypted, and jobs decrypt it.")
+        bool, typer.Option("--encrypted", help="Keep the value encrypted; jobs decrypt it.")
     ] = False,
 ) -> None:
     """Set a variable of the vault."""

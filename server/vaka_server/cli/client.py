@@ -102,6 +102,16 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealing:
+    """What is to be encrypted or migrated, and for where."""
+
+    ids: Mapping[str, str]
+    """By the names of the request's parameters."""
+    body: bytes
+    form: Literal["text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectChange:
     """What is to be different about a project."""
 
@@ -214,6 +224,24 @@ class Client(ABC):
     ) -> Document: ...
     @abstractmethod
     async def delete_vault_variable(self, name: str, branch: str | None) -> None: ...
+    @abstractmethod
+    async def credentials(self, component: str, credentials: str) -> Document: ...
+    @abstractmethod
+    async def put_credentials(
+        self, component: str, credentials: str, document: Mapping[str, Any]
+    ) -> None: ...
+    @abstractmethod
+    async def delete_credentials(self, component: str, credentials: str) -> None: ...
+
+    # secrets
+    @abstractmethod
+    async def can_encrypt(self) -> bool:
+        """Whether there are keys."""
+
+    @abstractmethod
+    async def encrypt(self, wanted: Sealing) -> bytes: ...
+    @abstractmethod
+    async def migrate(self, wanted: Sealing) -> bytes: ...
 
     # storage
     @abstractmethod

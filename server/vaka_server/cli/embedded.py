@@ -29,7 +29,7 @@ from vaka.models.storage import (
     StorageScope,
     TableLoad,
 )
-from vaka_server import documents, home
+from vaka_server import documents, encrypting, home
 from vaka_server.cli.client import (
     Act,
     Client,
@@ -40,6 +40,7 @@ from vaka_server.cli.client import (
     Progress,
     ProjectChange,
     Run,
+    Sealing,
     Select,
     Upload,
 )
@@ -339,6 +340,8 @@ class EmbeddedClient(Client):
     async def put_vault_variable(
         self, name: str, value: str, branch: str | None, *, is_encrypted: bool
     ) -> Document:
+        if is_encrypted:
+            value = await encrypting.vault_value(self._engine.encryption, value, self._project.id)
         made = await self._engine.catalog.put_vault_variable(
             self._project.id, name, value, is_encrypted=is_encrypted, branch=branch
         )
@@ -346,6 +349,51 @@ class EmbeddedClient(Client):
 
     async def delete_vault_variable(self, name: str, branch: str | None) -> None:
         await self._engine.catalog.delete_vault_variable(self._project.id, name, branch=branch)
+
+    async def credentials(self, component: str, credentials: str) -> Document:
+        found = await self._engine.catalog.oauth_credentials(
+            self._project.id, component, credentials
+        )
+        return dict(found)
+
+    async def put_credentials(
+        self, component: str, credentials: str, document: Mapping[str, Any]
+    ) -> None:
+        kept = await encrypting.credentials(
+            self._engine.encryption, document, self._project.id, component
+        )
+        await self._engine.catalog.put_oauth_credentials(
+            self._project.id, component, credentials, kept
+        )
+
+    async def delete_credentials(self, component: str, credentials: str) -> None:
+        await self._engine.catalog.delete_oauth_credentials(
+            self._project.id, component, credentials
+        )
+
+    # -- secrets -------------------------------------------------------------------------------
+
+    async def can_encrypt(self) -> bool:
+        return self._engine.encryption.can_encrypt
+
+    async def encrypt(self, wanted: Sealing) -> bytes:
+        self._require_keys()
+        scope = encrypting.scope_to_encrypt(wanted.ids)
+        submitted = await encrypting.read_submitted(wanted.body, wanted.form)
+        return await encrypting.encrypted(self._engine.encryption, submitted, scope)
+
+    async def migrate(self, wanted: Sealing) -> bytes:
+        self._require_keys()
+        scope = encrypting.scope_to_migrate(wanted.ids)
+        submitted = await encrypting.read_submitted(wanted.body, wanted.form)
+        return await encrypting.migrated(self._engine.encryption, submitted, scope)
+
+    def _require_keys(self) -> None:
+        if not self._engine.encryption.can_encrypt:
+            raise InvalidInput(
+                f"The home {self._config.home} has no keys to encrypt with. Make some with "
+                "`vaka keys init`, or restore the ring that it had."
+            )
 
     async def _config_of(self, found: Configuration) -> Document:
         catalog = self._engine.catalog

@@ -37,6 +37,7 @@ from vaka_server.cli.client import (
     Progress,
     ProjectChange,
     Run,
+    Sealing,
     Select,
     Upload,
 )
@@ -274,6 +275,40 @@ class HttpClient(Client):
     async def delete_vault_variable(self, name: str, branch: str | None) -> None:
         await self._json("DELETE", f"/vaka/vault/{_segment(name)}", params=_branch(branch))
 
+    async def credentials(self, component: str, credentials: str) -> Document:
+        return _object(await self._json("GET", _credentials(component, credentials)))
+
+    async def put_credentials(
+        self, component: str, credentials: str, document: Mapping[str, Any]
+    ) -> None:
+        await self._json("PUT", _credentials(component, credentials), json=dict(document))
+
+    async def delete_credentials(self, component: str, credentials: str) -> None:
+        await self._json("DELETE", _credentials(component, credentials))
+
+    # -- secrets -------------------------------------------------------------------------------
+
+    async def can_encrypt(self) -> bool:
+        return bool(_object(await self._json("GET", "/encryption"))["canEncrypt"])
+
+    async def encrypt(self, wanted: Sealing) -> bytes:
+        return await self._sealed("/docker/encrypt", wanted)
+
+    async def migrate(self, wanted: Sealing) -> bytes:
+        return await self._sealed("/docker/migrate", wanted)
+
+    async def _sealed(self, path: str, wanted: Sealing) -> bytes:
+        kind = "text/plain" if wanted.form == "text" else "application/json"
+        async with self._stream(
+            "POST",
+            path,
+            params=dict(wanted.ids),
+            content=wanted.body,
+            headers={"Content-Type": kind},
+            timeout=UNHURRIED,
+        ) as response:
+            return await response.aread()
+
     # -- storage -------------------------------------------------------------------------------
 
     async def buckets(self) -> list[Document]:
@@ -490,6 +525,10 @@ def _component(component: str) -> str:
 
 def _config(component: str, config: str) -> str:
     return f"{_component(component)}/configs/{_segment(config)}"
+
+
+def _credentials(component: str, credentials: str) -> str:
+    return f"/vaka/oauth/{_segment(component)}/{_segment(credentials)}"
 
 
 def _state(component: str, config: str, row: str | None) -> str:

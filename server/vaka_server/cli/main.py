@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vaka_server.cli import catalog, data, debug, garbage, jobs, keys, system
+from vaka_server.cli import catalog, data, debug, garbage, jobs, keys, secrets, system
 
 BUILT_IN = frozenset({"keyring", "legacy", "local"})
 """Plugins of this distribution; none of them has commands."""
@@ -37,6 +37,7 @@ def create_cli() -> typer.Typer:
     data.register(app)
     garbage.register(app)
     keys.register(app)
+    secrets.register(app)
     _add_plugins(app)
     return app
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaka_server import documents
+from vaka_server import documents, encrypting
 from vaka_server.access import Access, check_component
 from vaka_server.body import parse_object
 from vaka_server.problems import Refused
@@ -24,11 +24,14 @@ async def put_variable(call: Call, name: str) -> Response:
     value = given.get("value")
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise Refused(400, "value: must be a text.")
+    text, is_encrypted = str(value), flag(given, "isEncrypted")
+    if is_encrypted:
+        text = await encrypting.vault_value(call.engine.encryption, text, call.project.id)
     made = await call.engine.catalog.put_vault_variable(
         call.project.id,
         name,
-        str(value),
-        is_encrypted=flag(given, "isEncrypted"),
+        text,
+        is_encrypted=is_encrypted,
         branch=None if given.get("branch") in (None, "") else str(given["branch"]),
     )
     return call.storage(documents.vault_variable(made))
@@ -53,7 +56,9 @@ async def credentials(call: Call, component: str, credentials: str) -> Response:
 async def put_credentials(call: Call, component: str, credentials: str) -> Response:
     """`PUT /vaka/oauth/{component}/{id}`."""
     check_component(call.token, component)
-    given = parse_object(await call.raw())
+    given = await encrypting.credentials(
+        call.engine.encryption, parse_object(await call.raw()), call.project.id, component
+    )
     await call.engine.catalog.put_oauth_credentials(call.project.id, component, credentials, given)
     return Response(b"", 204)
 
@@ -108,7 +113,7 @@ ROUTES = (
         "/vaka/oauth/<component>/<credentials>",
         Access.ADMIN,
         put_credentials,
-        "Keep credentials of a component; their secrets must be encrypted",
+        "Keep credentials of a component; their secrets are encrypted",
         body="Credentials",
         status=204,
     ),
