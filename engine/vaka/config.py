@@ -99,6 +99,13 @@ class EngineConfig(Model):
     action_concurrency: Annotated[int, Field(ge=1)] = 50
     """Synchronous actions at a time; more are refused. Most of them wait for somebody else's server, so
     the bound is what their containers may take of the host, not how fast it is."""
+    operation_concurrency: Annotated[int, Field(ge=1)] = 8
+    """Operations on Storage, such as imports, that this engine does at a time; those of one table are
+    done one after the other."""
+    operation_timeout: Seconds = 14_400.0
+    """How long one of them may take."""
+    operation_age: Annotated[float, Field(ge=0)] | None = 2_592_000.0
+    """How long it is shown after its end; None: for ever."""
     pull_attempts: Annotated[int, Field(ge=1)] = 5
     """Tries to pull an image (runner.md section 10.5)."""
     pull_timeout: Seconds = 3600.0

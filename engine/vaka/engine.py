@@ -50,6 +50,7 @@ from vaka.actors.collector import apply, collect_forever, plan
 from vaka.actors.dispatcher import Dispatcher
 from vaka.actors.ledger import ImageLedger
 from vaka.actors.limits import reserved_memory
+from vaka.actors.operations import Operations
 from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
@@ -204,6 +205,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._parts: Services | None = None
         self._dispatcher: Dispatcher | None = None
         self._actions: Actions | None = None
+        self._operations: Operations | None = None
         self._told: dict[tuple[str, str], tuple[float, object]] = {}
 
     # -- lifetime ------------------------------------------------------------------------------
@@ -272,6 +274,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 encryption=encryption,
             )
             self._parts = services
+            self._operations = Operations(services)
             if not await catalog.projects():
                 await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)
             await _register_built_in(catalog)
@@ -315,7 +318,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             if self.config.gc_interval is not None:
                 helpers.start_soon(collect_forever, services, self.config.gc_interval)
             try:
-                async with trio.open_nursery() as jobs:
+                async with self._operating(), trio.open_nursery() as jobs:
                     await helpers.start(dispatcher.run, jobs)
                     mode = "adopt" if self.config.shutdown == "adopt" else "stop"
                     try:
@@ -327,6 +330,30 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             finally:
                 dispatcher.end()
                 self._dispatcher = None
+            helpers.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _operating(self) -> AsyncGenerator[None, None]:
+        """Operations are done while this is open; leaving it ends what is under way.
+
+        When engines drain, it waits for that. Else it is left for the next engine, as what has not
+        begun is in any case.
+        """
+        operations = self.operations
+        async with trio.open_nursery() as helpers:
+            try:
+                async with trio.open_nursery() as works:
+                    await helpers.start(operations.run, works)
+                    try:
+                        yield
+                        operations.close()
+                        if self.config.shutdown == "drain":
+                            await operations.drained()
+                    finally:
+                        operations.close()
+                        operations.stop()
+            finally:
+                operations.end()
             helpers.cancel_scope.cancel()
 
     async def _leave(self, dispatcher: Dispatcher, mode: str) -> None:
@@ -360,9 +387,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def services(self) -> Services:
         """The engine's parts, for its own actors and handles."""
         if self._parts is None:
-            raise ApplicationError(
-                "The engine is not open; use it inside `async with Engine(...)`."
-            )
+            raise _not_open()
         return self._parts
 
     @property
@@ -379,6 +404,13 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def storage(self) -> MappingBackend:
         """Tables and files."""
         return self.services.storage
+
+    @property
+    def operations(self) -> Operations:
+        """What is done to Storage later than it is asked for; clients call these Storage jobs."""
+        if self._operations is None:
+            raise _not_open()
+        return self._operations
 
     # -- jobs ----------------------------------------------------------------------------------
 
@@ -566,6 +598,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             value = await ask()
             self._told[key] = (now, value)
         return cast(T, value)
+
+
+def _not_open() -> ApplicationError:
+    return ApplicationError("The engine is not open; use it inside `async with Engine(...)`.")
 
 
 async def _register_built_in(catalog: Catalog) -> None:

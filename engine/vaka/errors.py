@@ -236,3 +236,38 @@ class UnderMaintenance(ApplicationError):
     def __init__(self, message: str, *, retry_after: float = 30.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+_NOT_FOUND = {
+    "bucket": "storage.buckets.notFound",
+    "table": "storage.tables.notFound",
+    "file": "storage.files.notFound",
+    "job": "storage.jobs.notFound",
+    "configuration": "storage.configuration.notFound",
+    "version": "storage.configuration.versionNotFound",
+    "row": "storage.configuration.rowNotFound",
+    "component": "storage.components.notFound",
+    "token": "storage.tokens.notFound",
+    "trigger": "storage.triggers.notFound",
+    "snapshot": "storage.snapshots.notFound",
+    "workspace": "storage.workspaces.notFound",
+    "metadata": "storage.metadata.notFound",
+    "branch": "devBranch.notFound",
+}
+
+
+def storage_code(error: UserError) -> str:
+    """Storage's word for an error: its own, else that of its class (storage-api.md section 1.5)."""
+    if error.code is not None:
+        return error.code
+    match error:
+        case NotFound(kind=kind):
+            return _NOT_FOUND.get(kind, "notFound")
+        case Conflict():
+            return "conflict"
+        case AccessDenied():
+            return "accessDenied"
+        case Overloaded():
+            return "overloaded"
+        case _:
+            return "storage.validation"

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from vaka.errors import InvalidInput, MappingFailed, UserError
+from vaka.errors import Conflict, InvalidInput, MappingFailed, UserError
 from vaka.models.naming import webalize
 from vaka.models.storage import ColumnDefinition, DeleteWhere, LoadResult, TableLoad
 from vaka_local import conditions, names, records, types
@@ -188,6 +188,10 @@ class Loader:
         if load.import_key is not None and (done := self._remembered()) is not None:
             return done, None
         dialect = Dialect.of(load)
+        if self.before is not None and load.only_new:
+            raise Conflict(
+                f'The table "{load.table_id}" already exists.', code="storage.tables.alreadyExists"
+            )
         if self.before is None and not load.create:
             raise names.no_table(load.table_id, self.project)
         if not load.columns and len(load.paths) != 1:

@@ -25,6 +25,7 @@ from vaka.models.catalog import (
     VaultVariable,
 )
 from vaka.models.job import JobRecord, StageRecord
+from vaka.models.operation import NO_TRANSFER, Done, Operation
 from vaka.models.storage import (
     BucketDetail,
     ColumnDefinition,
@@ -577,6 +578,49 @@ def attachment(name: str) -> str:
     """The header that makes a browser keep a file, under its name, instead of showing it."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
+
+
+def storage_job(value: Operation, base: str, *, backend: str) -> Document:
+    """An operation on Storage (storage-api.md section 5.1)."""
+    done = value.results
+    transfer = done.transfer if done is not None else NO_TRANSFER
+    document: Document = {
+        "id": value.id,
+        "status": value.status.value,
+        "url": f"{base}/v2/storage/jobs/{value.id}",
+        "tableId": value.table_id,
+        "operationName": value.kind,
+        "operationParams": dict(value.params),
+        "createdTime": storage_moment(value.created),
+        "startTime": storage_moment(value.started),
+        "endTime": storage_moment(value.ended),
+        "runId": value.run_id,
+        "results": None if done is None else _storage_results(done, base, backend),
+        "creatorToken": {"id": value.token_id, "description": value.token_description},
+        "metrics": {
+            "inCompressed": transfer.in_compressed,
+            "inBytes": transfer.in_bytes,
+            "inBytesUncompressed": 0 if transfer.in_compressed else transfer.in_bytes,
+            "outCompressed": transfer.out_compressed,
+            "outBytes": transfer.out_bytes,
+            "outBytesUncompressed": 0 if transfer.out_compressed else transfer.out_bytes,
+        },
+    }
+    if value.error is not None:
+        document["error"] = {
+            "code": value.error.code,
+            "message": value.error.message,
+            "exceptionId": value.error.exception_id,
+        }
+    return document
+
+
+def _storage_results(done: Done, base: str, backend: str) -> Any:
+    if done.table is not None:
+        return table(done.table, base, backend=backend, bucket_of=done.bucket)
+    if done.bucket is not None:
+        return bucket(done.bucket, base, backend=backend)
+    return done.value
 
 
 # -- values ----------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from vaka.errors import (
     StoreUnavailable,
     UnderMaintenance,
     UserError,
+    storage_code,
 )
 
 if TYPE_CHECKING:
@@ -56,19 +57,6 @@ _DIALECTS: dict[str, Dialect] = {
     "/kbc.blob.core.windows.net": "blob",
 }
 """How errors are told below a path, where the route does not say. Elsewhere: as the runner does."""
-
-_NOT_FOUND = {
-    "bucket": "storage.buckets.notFound",
-    "table": "storage.tables.notFound",
-    "file": "storage.files.notFound",
-    "job": "storage.jobs.notFound",
-    "configuration": "storage.configuration.notFound",
-    "version": "storage.configuration.versionNotFound",
-    "row": "storage.configuration.rowNotFound",
-    "component": "storage.components.notFound",
-    "token": "storage.tokens.notFound",
-    "branch": "devBranch.notFound",
-}
 
 
 class Refused(UserError):
@@ -121,14 +109,14 @@ def describe(error: BaseException) -> Problem:
             return Problem(403, ACCESS_DENIED, "accessDenied")
         case NotAllowed(message=message, code=code):
             return Problem(405, message, code or "notAllowed")
-        case NotFound(kind=kind, message=message, code=code):
-            return Problem(404, message, code or _NOT_FOUND.get(kind, "notFound"))
-        case Conflict(message=message, code=code):
-            return Problem(409, message, code or "conflict")
-        case Overloaded(message=message, code=code):
-            return Problem(503, message, code or "overloaded")
-        case UserError(message=message, code=code):
-            return Problem(400, message, code or "storage.validation")
+        case NotFound(message=message):
+            return Problem(404, message, storage_code(error))
+        case Conflict(message=message):
+            return Problem(409, message, storage_code(error))
+        case Overloaded(message=message):
+            return Problem(503, message, storage_code(error))
+        case UserError(message=message):
+            return Problem(400, message, storage_code(error))
         case NoSuchRoute() | MethodNotAllowed():
             return Problem(404, "Route not found", "notFound")
         case HTTPException(code=int(status), description=text) if 400 <= status < 500:

@@ -573,3 +573,28 @@ class PrepareFile(Schema):
 
 class FileTag(Schema):
     tag: str
+
+
+class StorageJobError(Schema):
+    code: str
+    message: str
+    exception_id: str
+
+
+class StorageJob(Schema):
+    id: int
+    status: Literal["waiting", "processing", "success", "error"]
+    url: str
+    table_id: str | None
+    operation_name: str
+    operation_params: Object
+    created_time: Time
+    start_time: Time | None
+    end_time: Time | None
+    run_id: str | None
+    results: Any
+    """What was made or counted; null until a job has succeeded."""
+    creator_token: Object
+    metrics: Object
+    error: StorageJobError | None = None
+    """Only when the job has failed."""

@@ -220,6 +220,8 @@ class TableLoad:
     """Each element deletes on its own, before the load, and only when the table existed before."""
     create: bool = True
     """False: a missing table is an error."""
+    only_new: bool = False
+    """True: a table that is there already is a `Conflict`, unless this load has made it before."""
     add_columns: bool = True
     """Columns of the files that the table lacks are added; False: they are an error."""
     import_key: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import trio
@@ -155,13 +155,13 @@ async def _hand_on(connection: Any, own_pids: set[int], hub: Hub) -> None:
 
 def _topic(payload: str) -> Topic | None:
     """The topic that a payload names; None for one that this version does not know."""
-    if payload == "jobs":
-        return "jobs"
+    if payload in {"jobs", "operations"}:
+        return cast("Topic", payload)
     kind, _, number = payload.partition(":")
     if not number.isdecimal():
         return None
     match kind:
-        case "job" | "status" | "end":
+        case "job" | "status" | "end" | "operation":
             return (kind, int(number))
         case _:
             return None

@@ -16,7 +16,22 @@ from vaka._supervision import leaves
 from vaka.errors import StoreUnavailable
 from vaka.models.event import Event, Lines
 from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
-from vaka.store import _events, _housekeeping, _journal, _queue, _records, _statistics
+from vaka.models.operation import (
+    Done,
+    NewOperation,
+    Operation,
+    OperationError,
+    OperationQuery,
+)
+from vaka.store import (
+    _events,
+    _housekeeping,
+    _journal,
+    _operations,
+    _queue,
+    _records,
+    _statistics,
+)
 from vaka.store._database import Database, Transaction
 from vaka.store._watch import Hub, Watch, listen
 from vaka.store._writer import Writer
@@ -277,8 +292,13 @@ class JobStore:
         await self._writer.write(partial(_queue.release, fence=fence), queue=True)
 
     async def expire_owner(self, owner_id: str) -> None:
-        """Free the jobs of an owner that is known to be dead."""
-        await self._writer.write(partial(_queue.expire_owner, owner_id=owner_id), queue=True)
+        """Free the jobs and operations of an owner that is known to be dead."""
+
+        def expire(tx: Transaction) -> None:
+            _queue.expire_owner(tx, owner_id)
+            _operations.expire_owner(tx, owner_id)
+
+        await self._writer.write(expire, queue=True)
 
     # -- the journal of a running job ------------------------------------------------------------
 
@@ -456,13 +476,71 @@ class JobStore:
         """Up to `limit` events of a job that come after number `after`, in order."""
         return await self._read(_events.page, job_id, after, limit)
 
+    # -- operations on Storage -------------------------------------------------------------------
+
+    async def submit_operation(self, new: NewOperation) -> Operation:
+        """Store a new operation, waiting.
+
+        Raises:
+            Overloaded: the project has as many open ones as it may.
+        """
+        return await self._writer.write(partial(_operations.submit, new=new), queue=True, ids=1)
+
+    async def operation(self, operation_id: int, project: str | None = None) -> Operation:
+        """One operation; `NotFound` when it is not there or of another project."""
+        return await self._read(_operations.operation, operation_id, project)
+
+    async def operations(self, query: OperationQuery) -> list[Operation]:
+        """The operations that match, newest first."""
+        return await self._read(_operations.operations_like, query)
+
+    async def cached_operation(self, project: str, cache_key: str) -> Operation | None:
+        """The project's newest operation that left this key, or None."""
+        return await self._read(_operations.cached, project, cache_key)
+
+    async def claim_operations(self, owner: Owner, *, lease: float, limit: int) -> list[Operation]:
+        """Up to `limit` operations that are now `owner`'s: the oldest that may begin.
+
+        Among them are those whose engine died, or let its `lease` (seconds) run out, in their place.
+        What a cancelled call has claimed is released again.
+        """
+        action = partial(_operations.claim, owner=owner.id, lease=lease, limit=limit)
+
+        def undo(tx: Transaction, claimed: list[Operation]) -> None:
+            for each in claimed:
+                _operations.release(tx, Fence(each.id, owner.id, each.attempt))
+
+        return await self._writer.write(action, queue=True, undo=undo)
+
+    async def renew_operations(self, owner: Owner, lease: float) -> frozenset[int]:
+        """Extend all that `owner` has by `lease` seconds from now; the ids of it."""
+        return await self._writer.write(
+            partial(_operations.renew, owner=owner.id, lease=lease), queue=True
+        )
+
+    async def release_operation(self, fence: Fence) -> bool:
+        """Put an operation back as if it had not begun; False: it is not its owner's any more."""
+        return await self._writer.write(partial(_operations.release, fence=fence), queue=True)
+
+    async def finish_operation(self, fence: Fence, outcome: Done | OperationError) -> bool:
+        """Write how an operation ended; False: it is not its owner's any more, nothing is written."""
+        action = partial(_operations.finish, fence=fence, outcome=outcome)
+        return await self._writer.write(action, queue=True)
+
+    async def forget_operations(self, before: datetime, limit: int) -> int:
+        """Remove up to `limit` operations that ended before a moment; return how many."""
+        return await self._writer.write(
+            partial(_operations.forget, before=before, limit=limit), queue=True
+        )
+
     # -- wake-ups --------------------------------------------------------------------------------
 
     def watch(self, topic: Topic) -> Watch:
-        """A watch on `"jobs"` (a job may have become claimable) or on one job.
+        """A watch on `"jobs"` (a job may have become claimable), `"operations"`, or one of either.
 
         `("job", id)` changes with the job's status and with every append to its events,
-        `("status", id)` with its status alone, `("end", id)` when the status is final.
+        `("status", id)` with its status alone, `("end", id)` when the status is final, and
+        `("operation", id)` when the operation has ended.
         """
         return self._hub.watch(topic)
 

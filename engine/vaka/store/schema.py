@@ -227,3 +227,54 @@ event_batches = Table(
     # JSON lines, compressed with zlib
     Column("data", LargeBinary, nullable=False),
 )
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("project", Key, nullable=False),
+    Column("branch", Text),
+    Column("kind", Text, nullable=False),
+    Column("params", Json, nullable=False),
+    Column("table_id", Key),
+    # what it has for itself: the bucket with all its tables, or one table of it
+    Column("bucket_lock", Key),
+    Column("table_lock", Key),
+    Column("run_id", Key),
+    Column("status", Text, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("started", Moment),
+    Column("ended", Moment),
+    Column("token_id", Text),
+    Column("token_description", Text),
+    Column("owner", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("expires", Moment),
+    Column("results", Json),
+    Column("error", Json),
+    Column("cache_key", Key),
+)
+_IS_OPEN = operations.c.ended.is_(None)
+Index("ix_operations_project", operations.c.project, operations.c.id)
+Index(
+    "ix_operations_open",
+    operations.c.id,
+    sqlite_where=_IS_OPEN,
+    postgresql_where=_IS_OPEN,
+)
+Index(
+    "ix_operations_lock",
+    operations.c.bucket_lock,
+    operations.c.id,
+    sqlite_where=_IS_OPEN,
+    postgresql_where=_IS_OPEN,
+)
+Index("ix_operations_ended", operations.c.ended)
+Index(
+    "ix_operations_cache",
+    operations.c.project,
+    operations.c.cache_key,
+    operations.c.id,
+    sqlite_where=operations.c.cache_key.is_not(None),
+    postgresql_where=operations.c.cache_key.is_not(None),
+)

@@ -11,9 +11,9 @@ from vaka.errors import ApplicationError
 from vaka.models.event import Event, Lines
 from vaka.models.job import Mode, StageStatus
 
-Topic = Literal["jobs"] | tuple[Literal["job", "status", "end"], int]
-"""What can be watched: that a job may have become claimable; that one job has changed or has new
-events; that its status has changed; that it has ended."""
+Topic = Literal["jobs", "operations"] | tuple[Literal["job", "status", "end", "operation"], int]
+"""What can be watched: that a job, or an operation, may have become claimable; that one job has changed
+or has new events; that its status has changed; that it has ended; that an operation has ended."""
 
 
 def of_status(job_id: int, *, ended: bool = False) -> set[Topic]:

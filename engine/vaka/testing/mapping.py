@@ -371,6 +371,15 @@ class MappingBackendContract:
 
         assert await storage.rows() == _parsed(USERS)
 
+    async def test_a_load_for_a_new_table_refuses_one_that_is_there(self, storage: Storage) -> None:
+        first = await storage.load(USERS, only_new=True, import_key="first")
+
+        assert first.created
+        with pytest.raises(Conflict):
+            await storage.load("id,name\n9,z\n", only_new=True, import_key="second")
+        assert (await storage.load(USERS, only_new=True, import_key="first")).repeated
+        assert await storage.rows() == _parsed(USERS)
+
     @pytest.mark.parametrize("incremental", [False, True])
     @pytest.mark.parametrize(
         ("text", "options"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from vaka.errors import InvalidInput, MappingFailed, NotFound, UserError
+from vaka.errors import Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.models.storage import LoadResult, TableLoad
 from vaka_sqlite import csvfiles
 from vaka_sqlite.conditions import quoted, where
@@ -27,6 +27,8 @@ def load_table(project: Project, load: TableLoad) -> LoadResult:
         repeated = _repeated(project, existing, load.import_key)
         if repeated is not None:
             return repeated
+    if existing is not None and load.only_new:
+        raise Conflict(f'The table "{load.table_id}" already exists.')
     columns = column_names(load.columns) if load.columns else _header(load)
     warnings: list[str] = []
     added: tuple[str, ...] = ()

@@ -1,0 +1,86 @@
+"""Storage jobs: what is done to tables and buckets later than it was asked for (section 5)."""
+
+from __future__ import annotations
+
+from vaka.errors import NotFound
+from vaka.models.operation import Operation, OperationQuery, OperationStatus
+from vaka_server import documents
+from vaka_server.access import Access
+from vaka_server.route import Call, Response, Route
+
+LIMIT = 100
+MOST = 10_000
+
+
+async def jobs(call: Call) -> Response:
+    """`GET /jobs`, newest first. A token that has not every bucket sees its own jobs."""
+    query = call.query
+    given = query.words("storage_job_status") + query.words("status")
+    statuses = tuple(each for each in OperationStatus if each.value in given)
+    if given and not statuses:
+        return call.storage([])
+    wanted = OperationQuery(
+        project=call.project.id,
+        statuses=statuses,
+        kinds=query.words("operationName") + query.words("operation_name"),
+        table_id=query.text("tableId") or query.text("table_id") or None,
+        run_id=query.text("runId") or query.text("run_id") or None,
+        token_id=None if call.token.can_manage_buckets else call.token.id,
+        created_since=query.moment("created_time_from") or query.moment("createdTimeFrom"),
+        created_until=query.moment("created_time_to") or query.moment("createdTimeTo"),
+        limit=query.whole("limit", LIMIT, most=MOST),
+        offset=query.whole("offset", 0, most=1 << 31),
+    )
+    found = await call.engine.operations.operations(wanted)
+    return call.storage([document(call, each) for each in found])
+
+
+async def job(call: Call, job_id: str) -> Response:
+    """`GET /jobs/{id}`."""
+    missing = NotFound(f"Job {job_id} not found", kind="job", id=job_id)
+    if not (job_id.isascii() and job_id.isdigit() and len(job_id) <= 18):
+        raise missing
+    found = await call.engine.operations.operation(int(job_id), project=call.project.id)
+    if not call.token.can_manage_buckets and found.token_id != call.token.id:
+        raise missing
+    return call.storage(document(call, found))
+
+
+def document(call: Call, operation: Operation) -> documents.Document:
+    """A job as clients read it."""
+    return documents.storage_job(operation, call.base, backend=call.engine.storage.backend_name)
+
+
+def accepted(call: Call, operation: Operation) -> Response:
+    """The answer to a request whose work is done later; it may have ended by now."""
+    return call.storage(document(call, operation), 202)
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v2/storage/jobs",
+        Access.READ,
+        jobs,
+        "Storage jobs, newest first",
+        query={
+            "storage_job_status": "waiting, processing, success or error, or several",
+            "operationName": "Such as tableImport, or several",
+            "tableId": "Of this table",
+            "runId": "Of this run",
+            "created_time_from": "Created then or later",
+            "created_time_to": "Created before",
+            "limit": f"How many at most, {LIMIT} unless given",
+            "offset": "How many to leave out",
+        },
+        answer="StorageJob[]",
+    ),
+    Route(
+        "GET",
+        "/v2/storage/jobs/<job_id>",
+        Access.READ,
+        job,
+        "One Storage job",
+        answer="StorageJob",
+    ),
+)
