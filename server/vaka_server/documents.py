@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from vaka.models.catalog import (
     State,
     Token,
     VaultVariable,
+    Workspace,
 )
 from vaka.models.job import JobRecord, StageRecord
 from vaka.models.operation import NO_TRANSFER, Done, Operation
@@ -198,6 +199,12 @@ def action(value: Any) -> Any:
 # -- catalog ---------------------------------------------------------------------------------------
 
 
+def dev_branch(value: Branch) -> Document:
+    """A branch as Storage shows it: its id is a number."""
+    made_by = _creator(value.creator_token_id, value.creator_token_description)
+    return {**branch(value), "id": number(value.id), "creatorToken": made_by or {}}
+
+
 def branch(value: Branch) -> Document:
     """A branch."""
     return {
@@ -340,8 +347,7 @@ def component_summary(document: Document) -> Document:
 def configuration(
     value: Configuration,
     *,
-    state: State | None = None,
-    row_states: Mapping[str, State] | None = None,
+    states: Mapping[tuple[str, str, str | None], State] | None = None,
     details: bool = True,
 ) -> Document:
     """A configuration; without `details` the bare list form."""
@@ -354,29 +360,26 @@ def configuration(
         "version": value.version,
         "changeDescription": value.change_description,
         "isDisabled": value.is_disabled,
-        "isDeleted": False,
+        "isDeleted": value.is_deleted,
         "currentVersion": {
             "created": storage_moment(value.updated or value.created),
-            "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+            "creatorToken": _creator(value.updated_token_id, value.updated_token_description),
             "changeDescription": value.change_description,
-            "versionIdentifier": f"{value.component_id}-{value.id}-{value.version}",
+            "versionIdentifier": value.version_identifier,
         },
     }
     if details:
+        known = states or {}
+        here = (value.component_id, value.id)
         document["configuration"] = _object(value.configuration)
-        document["rowsSortOrder"] = [each.id for each in value.rows]
-        document["rows"] = [
-            row(each, (row_states or {}).get(each.id), value) for each in value.rows
-        ]
-        document["state"] = _object(state.value if state else None)
+        document["rowsSortOrder"] = list(value.rows_sort_order)
+        document["rows"] = [row(each, known.get((*here, each.id))) for each in value.rows]
+        document["state"] = state(known.get((*here, None)))["state"]
     return document
 
 
-def row(
-    value: ConfigurationRow, state: State | None = None, owner: Configuration | None = None
-) -> Document:
+def row(value: ConfigurationRow, stored: State | None = None) -> Document:
     """A configuration row."""
-    prefix = f"{owner.component_id}-{owner.id}-" if owner else ""
     return {
         "id": value.id,
         "name": value.name,
@@ -387,28 +390,95 @@ def row(
         "created": storage_moment(value.created),
         "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
         "changeDescription": value.change_description,
-        "state": _object(state.value if state else None),
-        "versionIdentifier": f"{prefix}{value.id}-{value.version}",
+        "state": state(stored)["state"],
+        "versionIdentifier": value.version_identifier,
     }
 
 
-def version(value: ConfigurationVersion, *, details: bool = False) -> Document:
-    """One version of a configuration."""
+def state(value: State | None) -> Document:
+    """A state with its version."""
+    return {
+        "state": _object(value.value if value else None),
+        "version": value.version if value else 0,
+    }
+
+
+def version(
+    value: ConfigurationVersion,
+    *,
+    include: Collection[str] = ("name", "description"),
+    state: State | None = None,
+) -> Document:
+    """A version of a configuration or row, with what `include` names.
+
+    States have no versions: `state` is the one of now.
+    """
     document: Document = {
         "version": value.version,
         "created": storage_moment(value.created),
         "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
         "changeDescription": value.change_description,
         "isDeleted": False,
+        "isDisabled": value.is_disabled,
+        "versionIdentifier": value.version_identifier,
+    }
+    shown = {
         "name": value.name,
         "description": value.description,
-        "isDisabled": value.is_disabled,
+        "configuration": _object(value.configuration),
+        "state": _object(state.value if state else None),
     }
-    if details:
-        document["configuration"] = _object(value.configuration)
-        document["rowsSortOrder"] = [each.id for each in value.rows]
-        document["rows"] = [row(each) for each in value.rows]
-    return document
+    return document | {name: each for name, each in shown.items() if name in include}
+
+
+def version_detail(value: Configuration) -> Document:
+    """A configuration as it was in a version."""
+    document = configuration(value)
+    created = document.pop("currentVersion")
+    return {
+        **{name: document[name] for name in ("version", "changeDescription", "isDeleted")},
+        **{name: document[name] for name in ("name", "description", "isDisabled")},
+        "created": created["created"],
+        "creatorToken": created["creatorToken"],
+        "versionIdentifier": created["versionIdentifier"],
+        **{name: document[name] for name in ("configuration", "rowsSortOrder", "rows")},
+    }
+
+
+def remarks(entries: Iterable[MetadataEntry]) -> list[Document]:
+    """Metadata of a configuration or branch, which has no provider."""
+    return [
+        {
+            "id": entry.id,
+            "key": entry.key,
+            "value": entry.value,
+            "timestamp": storage_moment(entry.timestamp),
+        }
+        for entry in entries
+    ]
+
+
+def workspace(value: Workspace) -> Document:
+    """A workspace, of which there is no more than the record."""
+    name = f"WORKSPACE_{value.id}"
+    return {
+        "id": value.id,
+        "type": "table",
+        "name": name,
+        "component": value.component_id,
+        "configurationId": value.config_id,
+        "created": storage_moment(value.created),
+        "readOnlyStorageAccess": value.is_read_only,
+        "connection": {
+            "backend": "snowflake",
+            "host": "",
+            "database": "MAIN",
+            "schema": name,
+            "warehouse": None,
+            "user": "none",
+        },
+        "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+    }
 
 
 # -- storage ---------------------------------------------------------------------------------------

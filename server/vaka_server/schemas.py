@@ -356,14 +356,19 @@ class NewComponent(Schema):
 
 
 class Version(Schema):
+    """A version of a configuration or row, with what was to be included."""
+
     version: int
     created: Time
     creator_token: Creator | None
     change_description: str
     is_deleted: bool
-    name: str
-    description: str
     is_disabled: bool
+    version_identifier: str
+    name: str | None = None
+    description: str | None = None
+    configuration: Any = None
+    state: Any = None
 
 
 class Row(Schema):
@@ -422,6 +427,133 @@ class ConfigurationChanges(Schema):
     change_description: str | None = None
     expected_version: int | None = None
     """Refuse the change when the current version is another one."""
+
+
+class RowChanges(Schema):
+    """Only what is given changes."""
+
+    name: str | None = None
+    description: str | None = None
+    configuration: Object | str | None = None
+    state: Object | str | None = None
+    is_disabled: bool | str | None = None
+    change_description: str | None = None
+
+
+class Change(Schema):
+    change_description: str | None = None
+    """Why, for the list of versions."""
+
+
+class Copy(Change):
+    """What a copy is called; absent: as what it is copied from."""
+
+    name: str | None = None
+    description: str | None = None
+
+
+class RowCopy(Change):
+    target_config_id: str | int | None = None
+    """Configuration of the same component that the copy is for; absent: the same one."""
+
+
+class NewVersion(Schema):
+    version: int
+
+
+class NewId(Schema):
+    id: str
+
+
+class Remark(Schema):
+    """One entry of the metadata of a configuration or branch."""
+
+    id: str
+    key: str
+    value: str
+    timestamp: Time
+
+
+class NewRemark(Schema):
+    key: Annotated[str, Field(min_length=1, max_length=255)]
+    value: str
+
+
+class NewRemarks(Schema):
+    metadata: list[NewRemark]
+
+
+class FoundConfiguration(Schema):
+    id_component: str
+    configuration_id: str
+    metadata: list[Remark] | None = None
+
+
+class FoundThing(Schema):
+    id: str
+    name: str
+    type: str
+    full_path: Object
+    component_id: str | None = None
+    organization_id: int
+    project_id: int
+    project_name: str
+    created: Time
+
+
+class Found(Schema):
+    """What has a name that is searched for."""
+
+    all: int
+    items: list[FoundThing]
+    by_type: dict[str, int]
+    by_project: dict[str, str]
+
+
+class DevBranch(Schema):
+    """A branch as Storage's clients know it."""
+
+    id: int | str
+    name: str
+    description: str
+    is_default: bool
+    created: Time
+    creator_token: Object
+
+
+class BranchChanges(Schema):
+    name: str | None = None
+    description: str | None = None
+
+
+class Connection(Schema):
+    backend: str
+    host: str
+    database: str
+    # not `schema`, which a model has already
+    schema_name: Annotated[str, Field(alias="schema")]
+    warehouse: None
+    user: str
+
+
+class Workspace(Schema):
+    """A workspace that is a record and no more."""
+
+    id: int
+    type: str
+    name: str
+    component: str
+    configuration_id: str
+    created: Time
+    read_only_storage_access: bool
+    connection: Connection
+    creator_token: Creator | None
+
+
+class NewWorkspace(Schema):
+    read_only_storage_access: bool | str = False
+    login_type: str | None = None
+    backend: str | None = None
 
 
 class NewConfiguration(Schema):

@@ -128,7 +128,7 @@ async def test_a_change_that_is_meant_for_another_version_is_refused(site: Site)
         ({"name": ""}, "storage.components.validation"),
         ({"name": "a", "configuration": "{broken"}, "validation.invalidConfigurationFormat"),
         ({"name": "a", "configuration": 1}, "validation.invalidConfigurationFormat"),
-        ({"name": "a", "isDisabled": "maybe"}, "storage.validation"),
+        ({"name": "a", "isDisabled": "maybe"}, "storage.components.validation"),
     ],
 )
 async def test_a_configuration_that_cannot_be_is_refused(

@@ -201,16 +201,12 @@ class EmbeddedClient(Client):
         return [{"componentId": each.component_id, **await self._config_of(each)} for each in found]
 
     async def config(self, component: str, config: str, version: int | None = None) -> Document:
-        if version is not None:
-            for each in await self._engine.catalog.configuration_versions(
-                self._project.id, component, config
-            ):
-                if each.version == version:
-                    return documents.version(each, details=True)
-            raise NotFound(f"Version {version} not found", kind="version", id=str(version))
-        return await self._config_of(
-            await self._engine.catalog.configuration(self._project.id, component, config)
+        found = await self._engine.catalog.configuration(
+            self._project.id, component, config, version=version
         )
+        if version is not None:
+            return documents.version_detail(found)
+        return await self._config_of(found)
 
     async def config_versions(self, component: str, config: str) -> list[Document]:
         found = await self._engine.catalog.configuration_versions(
@@ -396,9 +392,8 @@ class EmbeddedClient(Client):
             )
 
     async def _config_of(self, found: Configuration) -> Document:
-        catalog = self._engine.catalog
-        own = await catalog.state(self._project.id, found.component_id, found.id)
-        return documents.configuration(found, state=own)
+        states = await self._engine.catalog.states(self._project.id, [found])
+        return documents.configuration(found, states=states)
 
     # -- storage -------------------------------------------------------------------------------
 

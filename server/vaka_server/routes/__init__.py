@@ -3,8 +3,6 @@
 from vaka_server.route import Route
 from vaka_server.routes import (
     actions,
-    branches,
-    components,
     docker,
     encryption,
     files,
@@ -32,10 +30,8 @@ def all_routes() -> tuple[Route, ...]:
         *stats.ROUTES,
         *storage.ROUTES,
         *tokens.ROUTES,
-        *components.ROUTES,
         *tables.ROUTES,
         *files.ROUTES,
         *garbage.ROUTES,
         *vault.ROUTES,
-        *branches.ROUTES,
     )

@@ -1,0 +1,133 @@
+"""Branches: as Storage's clients know them (storage-api.md section 9), and our own form of them."""
+
+from __future__ import annotations
+
+from vaka.errors import NotFound
+from vaka.models.catalog import Branch
+from vaka_server import documents
+from vaka_server.access import Access
+from vaka_server.body import parse_object
+from vaka_server.problems import Refused, conflict_is
+from vaka_server.route import Call, Response, Route
+from vaka_server.routes.tokens import check_unlimited
+
+DUPLICATE = "devBranch.duplicateName"
+
+
+async def dev_branches(call: Call) -> Response:
+    """`GET /v2/storage/dev-branches`: the default one first."""
+    found = await call.engine.catalog.branches(call.project.id)
+    return call.storage([documents.dev_branch(each) for each in found])
+
+
+async def dev_branch(call: Call, branch: str) -> Response:
+    """`GET /v2/storage/dev-branches/{id}`; `default` is the default one."""
+    return call.storage(documents.dev_branch(await _branch(call, branch)))
+
+
+async def update_dev_branch(call: Call, branch: str) -> Response:
+    """`PUT /v2/storage/dev-branches/{id}`."""
+    check_unlimited(call.token)
+    given = await call.fields()
+    found = await _branch(call, branch)
+    with conflict_is(400, DUPLICATE):
+        changed = await call.engine.catalog.update_branch(
+            call.project.id,
+            found.id,
+            name=given.text("name"),
+            description=given.text("description"),
+        )
+    return call.storage(documents.dev_branch(changed))
+
+
+async def _branch(call: Call, branch: str) -> Branch:
+    for each in await call.engine.catalog.branches(call.project.id):
+        if branch == each.id or (branch == "default" and each.is_default):
+            return each
+    raise NotFound("Branch not found", kind="branch", id=branch)
+
+
+# -- our own ---------------------------------------------------------------------------------------
+
+
+async def branches(call: Call) -> Response:
+    """`GET /vaka/branches`: the default one first."""
+    found = await call.engine.catalog.branches(call.project.id)
+    return call.storage([documents.branch(each) for each in found])
+
+
+async def create_branch(call: Call) -> Response:
+    """`POST /vaka/branches`."""
+    check_unlimited(call.token)
+    given = parse_object(await call.raw())
+    name, description = given.get("name"), given.get("description", "")
+    if not isinstance(name, str) or not isinstance(description, str):
+        raise Refused(400, "name: must be a text, and so must be description.")
+    made = await call.engine.catalog.create_branch(
+        call.project.id, name, description=description, token=call.token
+    )
+    return call.storage(documents.branch(made), 201)
+
+
+async def delete_branch(call: Call, branch: str) -> Response:
+    """`DELETE /vaka/branches/{id}`."""
+    check_unlimited(call.token)
+    await call.engine.delete_branch(call.project.id, branch)
+    return Response(b"", 204)
+
+
+_DEV_BRANCHES = "/v2/storage/dev-branches"
+
+ROUTES = (
+    Route(
+        "GET",
+        _DEV_BRANCHES,
+        Access.READ,
+        dev_branches,
+        "The branches of the project, the default one first",
+        answer="DevBranch[]",
+    ),
+    Route(
+        "GET",
+        f"{_DEV_BRANCHES}/<branch>",
+        Access.READ,
+        dev_branch,
+        "One branch, or the default one",
+        answer="DevBranch",
+    ),
+    Route(
+        "PUT",
+        f"{_DEV_BRANCHES}/<branch>",
+        Access.ADMIN,
+        update_dev_branch,
+        "Change what a branch is called",
+        body="BranchChanges",
+        answer="DevBranch",
+    ),
+    Route(
+        "GET",
+        "/vaka/branches",
+        Access.READ,
+        branches,
+        "The branches of the project, the default one first",
+        answer="Branch[]",
+    ),
+    Route(
+        "POST",
+        "/vaka/branches",
+        Access.ADMIN,
+        create_branch,
+        "Create a development branch",
+        body="NewBranch",
+        answer="Branch",
+        status=201,
+    ),
+    Route(
+        "DELETE",
+        "/vaka/branches/<branch>",
+        Access.ADMIN,
+        delete_branch,
+        "Delete a development branch, its states, and what a Storage that keeps branches apart has",
+        status=204,
+    ),
+)
