@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from trio.testing import MockClock
 
 from vaka import Engine, operations
 from vaka.actors.operations import INTERNAL, MOST_ATTEMPTS
-from vaka.errors import NotFound, UnderMaintenance
+from vaka.errors import Conflict, NotFound, UnderMaintenance
 from vaka.models.operation import (
     Done,
     NewOperation,
@@ -533,7 +534,8 @@ async def interrupted(bench: Bench, gate: Gate, kind: str, **params: Any) -> Ope
     operation = await bench.submit("gated", {"source": source, "params": params})
     await until_blocked()
     store, owner = bench.engine.services.store, bench.engine.services.owner
-    work = Work(operation, bench.engine.storage, store, bench._folder / "work")
+    engine = bench.engine
+    work = Work(operation, engine.storage, engine.catalog, store, bench._folder / "work")
     work.folder.mkdir()
     await operations.HANDLERS[kind](work)
     gate.act = operations.HANDLERS[kind]
@@ -607,3 +609,43 @@ async def test_old_operations_are_forgotten(
 async def test_an_unknown_kind_is_a_bug_of_the_caller(bench: Bench) -> None:
     with pytest.raises(ValueError, match="no handler"):
         await bench.submit("tableDance", {})
+
+
+async def test_a_branch_or_workspace_that_was_made_before_a_crash_is_the_one(
+    bench: Bench,
+) -> None:
+    engine = bench.engine
+    project = (await engine.catalog.projects() or [await engine.catalog.create_project("p")])[0]
+    await engine.catalog.put_component({"id": "c", "type": "other"})
+    await engine.catalog.create_configuration(project.id, "c", "x", config_id="x")
+    begun = datetime.now(UTC) - timedelta(seconds=60)
+
+    def again(kind: str, attempt: int, **params: Any) -> Work:
+        operation = Operation(
+            id=1,
+            project=project.id,
+            branch=None,
+            kind=kind,
+            params=params,
+            table_id=None,
+            run_id=None,
+            status=OperationStatus.PROCESSING,
+            created=begun,
+            attempt=attempt,
+        )
+        return Work(operation, engine.storage, engine.catalog, engine.services.store, bench._folder)
+
+    async def do(kind: str, attempt: int, **params: Any) -> Any:
+        return (await operations.HANDLERS[kind](again(kind, attempt, **params))).value
+
+    made = await do("devBranchCreate", 1, name="dev")
+    assert await do("devBranchCreate", 2, name="dev") == made
+    with pytest.raises(Conflict):
+        await do("devBranchCreate", 1, name="dev")
+    workspace = await do("workspaceCreate", 1, componentId="c", configurationId="x")
+    assert await do("workspaceCreate", 2, componentId="c", configurationId="x") == workspace
+    assert len(await engine.catalog.workspaces(project.id)) == 1
+    assert await do("devBranchDelete", 1, branchId=made["id"]) is None
+    assert await do("devBranchDelete", 2, branchId=made["id"]) is None
+    with pytest.raises(NotFound):
+        await do("devBranchDelete", 1, branchId=made["id"])

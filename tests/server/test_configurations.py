@@ -436,6 +436,7 @@ async def test_branches_have_metadata(site: Site) -> None:
 # -- branches --------------------------------------------------------------------------------------
 
 
+@pytest.mark.scenario("storage-api", 124)
 async def test_the_default_branch_is_there_under_three_names(site: Site) -> None:
     branches = "/v2/storage/dev-branches"
     (main,) = await site.get(f"{branches}/")
@@ -449,6 +450,40 @@ async def test_the_default_branch_is_there_under_three_names(site: Site) -> None
         (404, "devBranch.notFound"),
         "Branch not found",
     )
+
+    for name in ("default", str(main["id"])):
+        refused = await site.ask("DELETE", f"{branches}/{name}")
+        assert (refused.status, refused.value["error"]) == (400, "Cannot delete Main branch")
+
+
+async def job(site: Site, answer: Any) -> Any:
+    """The Storage job that was accepted, once it has ended well."""
+    assert answer.status == 202, answer
+    fits(schemas.StorageJob, answer.value)
+    await site.engine.operations.wait(answer.value["id"])
+    ended = await site.get(f"/v2/storage/jobs/{answer.value['id']}")
+    assert ended["status"] == "success", ended
+    return ended
+
+
+async def test_branches_come_and_go_by_storage_jobs(site: Site) -> None:
+    branches = "/v2/storage/dev-branches"
+    body = {"name": "dev", "description": "to try"}
+    made = await job(site, await site.ask("POST", branches, body))
+    assert (made["operationName"], made["operationParams"]) == ("devBranchCreate", body)
+    branch = made["results"]
+    fits(schemas.DevBranch, branch)
+    assert await site.get(f"{branches}/{branch['id']}") == branch
+    assert (branch["name"], branch["creatorToken"]["description"]) == ("dev", "the admin")
+    taken = await site.ask("POST", f"{branches}/", body)
+    assert code(taken) == (400, "devBranch.duplicateName")
+    assert (await site.ask("POST", branches, {"description": "x"})).status == 400
+
+    gone = await job(site, await site.ask("DELETE", f"{branches}/{branch['id']}"))
+
+    assert gone["operationName"] == "devBranchDelete"
+    assert code(await site.ask("GET", f"{branches}/{branch['id']}")) == (404, "devBranch.notFound")
+    assert (await site.ask("DELETE", f"{branches}/{branch['id']}")).status == 404
 
 
 async def test_a_branch_is_renamed(site: Site) -> None:
@@ -563,11 +598,21 @@ async def test_workspaces_are_records(site: Site) -> None:
     assert await site.get("/v2/storage/workspaces") == []
     assert await site.get(f"{CONFIG}/workspaces") == []
     assert code(await site.ask("POST", "/v2/storage/workspaces")) == (501, "notImplemented")
-    kept = await site.engine.catalog.create_workspace("1", "C", "c")
-    path = f"/v2/storage/branch/default/workspaces/{kept.id}"
+    asked = {"readOnlyStorageAccess": True, "loginType": "x", "backend": "snowflake"}
+    accepted = await site.ask(
+        "POST",
+        f"/v2/storage/branch/default/components/C/configs/c/workspaces?async={True}",
+        asked,
+    )
+    made = await job(site, accepted)
+    assert made["operationName"] == "workspaceCreate"
+    number = made["results"]["id"]
+    assert isinstance(number, int)
+    path = f"/v2/storage/branch/default/workspaces/{number}"
     found = await site.get(path)
     fits(schemas.Workspace, found)
-    assert found["connection"]["schema"] == f"WORKSPACE_{kept.id}"
+    assert found["connection"]["schema"] == f"WORKSPACE_{number}"
+    assert (found["readOnlyStorageAccess"], found["configurationId"]) == (True, "c")
     assert await site.get("/v2/storage/workspaces") == [found]
     assert await site.get(f"{CONFIG}/workspaces") == [found]
     assert code(await site.ask("POST", f"{path}/load")) == (501, "notImplemented")

@@ -230,7 +230,8 @@ class Operations:
                 code="storage.operationLost",
             )
         await trio.to_thread.run_sync(_make, folder)
-        work = Work(operation, self._services.storage, self._store, folder)
+        services = self._services
+        work = Work(operation, services.storage, services.catalog, self._store, folder)
         seconds = self._services.config.operation_timeout
         with trio.move_on_after(seconds):
             return await HANDLERS[operation.kind](work)

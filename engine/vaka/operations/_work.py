@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import trio
 
-from vaka.hooks import MappingBackend
+from vaka.hooks import Catalog, MappingBackend
+from vaka.models.catalog import Json, Token
 from vaka.models.operation import Operation
 from vaka.models.storage import StorageScope
 from vaka.store import JobStore
@@ -19,6 +21,7 @@ class Work:
 
     operation: Operation
     storage: MappingBackend
+    catalog: Catalog
     store: JobStore
     folder: Path
     """A folder of its own, which is there and empty, and is removed afterwards."""
@@ -50,6 +53,33 @@ class Work:
         """The table that it is about."""
         assert self.operation.table_id is not None  # noqa: S101 - of all kinds that ask for it
         return self.operation.table_id
+
+    async def token(self) -> Token | None:
+        """Who asked for it, as far as the token is still there."""
+        for each in await self.catalog.tokens(self.operation.project):
+            if each.id == self.operation.token_id:
+                return each
+        return None
+
+
+def created(moment: datetime) -> str:
+    """A time as Storage writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def creator(operation: Operation) -> Json:
+    """Who asked for it, as what is made names them."""
+    if operation.token_id is None:
+        return {}
+    return {
+        "id": number(operation.token_id),
+        "description": operation.token_description or "",
+    }
+
+
+def number(text: str) -> int | str:
+    """An id as an integer, where it is one."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 async def is_packed(path: Path) -> bool:

@@ -9,6 +9,7 @@ from vaka_server.access import Access
 from vaka_server.body import parse_object
 from vaka_server.problems import Refused, conflict_is
 from vaka_server.route import Call, Response, Route
+from vaka_server.routes.storage import jobs
 from vaka_server.routes.tokens import check_unlimited
 
 DUPLICATE = "devBranch.duplicateName"
@@ -23,6 +24,28 @@ async def dev_branches(call: Call) -> Response:
 async def dev_branch(call: Call, branch: str) -> Response:
     """`GET /v2/storage/dev-branches/{id}`; `default` is the default one."""
     return call.storage(documents.dev_branch(await _branch(call, branch)))
+
+
+async def create_dev_branch(call: Call) -> Response:
+    """`POST /v2/storage/dev-branches`: a Storage job whose result is the branch."""
+    check_unlimited(call.token)
+    given = await call.fields()
+    name = given.required("name")
+    for each in await call.engine.catalog.branches(call.project.id):
+        if each.name == name:
+            raise Refused(400, f'There already is a branch with name "{name}"', code=DUPLICATE)
+    params = {"name": name, "description": given.text("description", "")}
+    return await jobs.submitted(call, "devBranchCreate", params)
+
+
+async def delete_dev_branch(call: Call, branch: str) -> Response:
+    """`DELETE /v2/storage/dev-branches/{id}`: a Storage job."""
+    check_unlimited(call.token)
+    found = await _branch(call, branch)
+    if found.is_default:
+        raise Refused(400, "Cannot delete Main branch")
+    params = {"branchId": documents.number(found.id)}
+    return await jobs.submitted(call, "devBranchDelete", params)
 
 
 async def update_dev_branch(call: Call, branch: str) -> Response:
@@ -103,6 +126,25 @@ ROUTES = (
         "Change what a branch is called",
         body="BranchChanges",
         answer="DevBranch",
+    ),
+    Route(
+        "POST",
+        _DEV_BRANCHES,
+        Access.ADMIN,
+        create_dev_branch,
+        "Create a development branch",
+        body="NewBranch",
+        answer="StorageJob",
+        status=202,
+    ),
+    Route(
+        "DELETE",
+        f"{_DEV_BRANCHES}/<branch>",
+        Access.ADMIN,
+        delete_dev_branch,
+        "Delete a development branch with all that only it has",
+        answer="StorageJob",
+        status=202,
     ),
     Route(
         "GET",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from vaka.errors import NotFound
-from vaka.models.operation import Operation, OperationQuery, OperationStatus
+from vaka.models.operation import NewOperation, Operation, OperationQuery, OperationStatus
 from vaka_server import documents
 from vaka_server.access import Access
 from vaka_server.route import Call, Response, Route
@@ -54,6 +57,25 @@ def document(call: Call, operation: Operation) -> documents.Document:
 def accepted(call: Call, operation: Operation) -> Response:
     """The answer to a request whose work is done later; it may have ended by now."""
     return call.storage(document(call, operation), 202)
+
+
+async def submitted(
+    call: Call, kind: str, params: Mapping[str, Any], *, table_id: str | None = None
+) -> Response:
+    """Ask for an operation in the name of the caller, and say that it was accepted."""
+    operation = await call.engine.operations.submit(
+        NewOperation(
+            project=call.project.id,
+            kind=kind,
+            params=params,
+            branch=call.scope.branch,
+            table_id=table_id,
+            run_id=call.run_id,
+            token_id=call.token.id,
+            token_description=call.token.description,
+        )
+    )
+    return accepted(call, operation)
 
 
 ROUTES = (

@@ -6,6 +6,7 @@ from vaka.errors import NotFound
 from vaka_server import documents
 from vaka_server.access import Access
 from vaka_server.route import Call, Response, Route, absent
+from vaka_server.routes.storage import jobs
 from vaka_server.routes.storage.configurations import CONFIG, stored
 
 _WORKSPACES = "/v2/storage/workspaces"
@@ -52,6 +53,19 @@ async def config_workspaces(call: Call, component: str, config: str) -> Response
     )
 
 
+async def create_workspace(call: Call, component: str, config: str) -> Response:
+    """`POST …/configs/{id}/workspaces`: a Storage job whose result has the id."""
+    await stored(call, component, config)
+    given = await call.fields()
+    params = {
+        "componentId": component,
+        "configurationId": config,
+        "branchId": call.branch,
+        "readOnlyStorageAccess": given.flag("readOnlyStorageAccess"),
+    }
+    return await jobs.submitted(call, "workspaceCreate", params)
+
+
 def _no_workspace(workspace: int) -> NotFound:
     return NotFound(f"Workspace {workspace} not found", kind="workspace", id=str(workspace))
 
@@ -85,6 +99,17 @@ ROUTES = (
         config_workspaces,
         "Workspaces of a configuration",
         answer="Workspace[]",
+        branch=True,
+    ),
+    Route(
+        "POST",
+        _OF_CONFIG,
+        Access.ADMIN,
+        create_workspace,
+        "Put a workspace on record",
+        body="NewWorkspace",
+        answer="StorageJob",
+        status=202,
         branch=True,
     ),
     absent("POST", _WORKSPACES, "A workspace without a configuration", branch=True),
