@@ -52,6 +52,7 @@ from vaka.actors.ledger import ImageLedger
 from vaka.actors.limits import reserved_memory
 from vaka.actors.operations import Operations
 from vaka.actors.reconciler import reconcile_forever
+from vaka.actors.reencryption import LegacyFamily, Reencryption
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
 from vaka.config import EngineConfig
@@ -77,6 +78,7 @@ from vaka.models.job import (
     Outcome,
     Status,
 )
+from vaka.models.reencryption import Cursor, ReencryptionReport
 from vaka.runtime import docker_runtime
 from vaka.store import JobStore, NewJob, Owner
 from vaka.variables import BUILT_IN
@@ -542,6 +544,28 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         seconds = self.config.gc_timeout if timeout is None else timeout
         async with self._collecting() as services:
             return await apply(services, planned, timeout=seconds, say=say)
+
+    async def reencrypt(
+        self,
+        *,
+        dry_run: bool,
+        legacy_family: LegacyFamily = "ProjectSecure",
+        after: Cursor = (),
+        on_document: Callable[[Cursor], None] = lambda cursor: None,  # noqa: ARG005
+    ) -> ReencryptionReport:
+        """Make the ciphers of all that is stored anew, with the active key, in the scope they have.
+
+        A document is written as a whole or not at all, and never over somebody else's change; so this
+        may be interrupted, and goes on `after` the last cursor that `on_document` was told. Of older
+        ciphers `legacy_family` becomes the family. In a dry run nothing is written.
+
+        Raises:
+            ApplicationError: there is no key to encrypt with, or a key provider does not answer.
+        """
+        walk = Reencryption(
+            self.services, dry_run=dry_run, legacy_family=legacy_family, on_document=on_document
+        )
+        return await walk.run(after)
 
     @asynccontextmanager
     async def _collecting(self) -> AsyncGenerator[Services, None]:

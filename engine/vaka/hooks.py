@@ -898,9 +898,15 @@ class Catalog(Resource):
         changes: Mapping[str, Any],
         *,
         change_description: str = "",
+        expected_version: int | None = None,
         token: Token | None = None,
         branch: str | None = None,
-    ) -> ConfigurationRow: ...
+    ) -> ConfigurationRow:
+        """Set any of `name`, `description`, `configuration`, `is_disabled`.
+
+        A new version only when something really changed; `Conflict` when the row's current version
+        is not `expected_version`.
+        """
 
     @abstractmethod
     async def delete_row(
@@ -1211,8 +1217,11 @@ class Catalog(Resource):
         *,
         is_encrypted: bool = False,
         branch: str | None = None,
+        expected_value: str | None = None,
     ) -> VaultVariable:
         """Set a variable. `InvalidInput` for a name that is not letters, digits, `_` and `-`.
+
+        `Conflict` when there is an `expected_value`, and the variable has another one or none.
 
         Nothing keeps a secret in the clear: `InvalidInput` as well when `is_encrypted` and `value` is
         no cipher.
@@ -1237,11 +1246,19 @@ class Catalog(Resource):
         component_id: str,
         credentials_id: str,
         credentials: Mapping[str, Any],
+        *,
+        expected: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep credentials, in place of any with this id.
 
+        `Conflict` when there are `expected` ones, and others or none are there.
+
         Nothing keeps a secret in the clear: `InvalidInput` when a value under a `#` key is no cipher.
         """
+
+    async def oauth_credentials_ids(self, project: str) -> list[tuple[str, str]]:
+        """Component and id of all credentials of a project. A catalog that cannot tell has none."""
+        return []
 
     @abstractmethod
     async def delete_oauth_credentials(

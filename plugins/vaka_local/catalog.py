@@ -494,6 +494,7 @@ class LocalCatalog(Catalog):
         changes: Mapping[str, Any],
         *,
         change_description: str = "",
+        expected_version: int | None = None,
         token: Token | None = None,
         branch: str | None = None,
     ) -> ConfigurationRow:
@@ -502,7 +503,7 @@ class LocalCatalog(Catalog):
             branch,
             token,
             lambda here: here.update_row(
-                component_id, config_id, row_id, changes, change_description
+                component_id, config_id, row_id, changes, change_description, expected_version
             ),
         )
 
@@ -745,10 +746,11 @@ class LocalCatalog(Catalog):
         *,
         is_encrypted: bool = False,
         branch: str | None = None,
+        expected_value: str | None = None,
     ) -> VaultVariable:
         variable = VaultVariable(name, value, is_encrypted, branch or None)
         return await self._database.write(
-            lambda connection: _vault(connection, project).put_variable(variable)
+            lambda connection: _vault(connection, project).put_variable(variable, expected_value)
         )
 
     async def delete_vault_variable(
@@ -771,11 +773,18 @@ class LocalCatalog(Catalog):
         component_id: str,
         credentials_id: str,
         credentials: Mapping[str, Any],
+        *,
+        expected: Mapping[str, Any] | None = None,
     ) -> None:
         await self._database.write(
             lambda connection: _vault(connection, project).put_credentials(
-                component_id, credentials_id, credentials, self._clock()
+                component_id, credentials_id, credentials, self._clock(), expected
             )
+        )
+
+    async def oauth_credentials_ids(self, project: str) -> list[tuple[str, str]]:
+        return await self._database.read(
+            lambda connection: _vault(connection, project).credentials_ids()
         )
 
     async def delete_oauth_credentials(

@@ -614,10 +614,16 @@ class Configurations:
         row_id: str,
         changes: Mapping[str, Any],
         description: str,
+        expected_version: int | None = None,
     ) -> ConfigurationRow:
         """Change a row; nothing is written when nothing would be different."""
         head = self.head(component_id, config_id)
         row = self.row_head(head.key, row_id)
+        if expected_version is not None and expected_version != row.version:
+            raise Conflict(
+                f"Row {row_id} of configuration {config_id} has version {row.version}, not "
+                f"{expected_version}: somebody has changed it meanwhile."
+            )
         before = self._row_content(head.key, row)
         content = before.changed(changes)
         if content != before:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from vaka.errors import InvalidInput, NotFound
+from vaka.errors import Conflict, InvalidInput, NotFound
 from vaka.models.catalog import VaultVariable
 from vaka.models.ciphers import is_cipher, refuse_plain_secrets
 from vaka_local.configurations import check_id
@@ -44,8 +44,8 @@ class Vault:
         found = {row.name: _variable(row) for row in self._connection.execute(statement)}
         return [found[name] for name in sorted(found)]
 
-    def put_variable(self, variable: VaultVariable) -> VaultVariable:
-        """Set a variable."""
+    def put_variable(self, variable: VaultVariable, expected: str | None = None) -> VaultVariable:
+        """Set a variable; with an expected value, only in place of that."""
         if not _NAME.fullmatch(variable.name):
             raise InvalidInput(
                 f'"{variable.name}" cannot be the name of a variable: use letters, digits, "_" and '
@@ -58,6 +58,11 @@ class Vault:
                 "Give its value encrypted.",
                 path="value",
             )
+        if expected is not None:
+            statement = sa.select(vault_variables.c.value).where(*self._is(variable))
+            found = self._connection.scalar(statement)
+            if found is None or from_text(found) != expected:
+                raise Conflict(f"The variable {variable.name} was changed meanwhile.")
         self._connection.execute(vault_variables.delete().where(*self._is(variable)))
         self._connection.execute(
             vault_variables.insert().values(
@@ -88,18 +93,35 @@ class Vault:
         found: Mapping[str, Any] = from_text(document)
         return found
 
+    def credentials_ids(self) -> list[tuple[str, str]]:
+        """Component and id of all credentials."""
+        table = oauth_credentials
+        statement = (
+            sa.select(table.c.component_id, table.c.id)
+            .where(table.c.project_id == self._project)
+            .order_by(table.c.component_id, table.c.id)
+        )
+        return [(row.component_id, row.id) for row in self._connection.execute(statement)]
+
     def put_credentials(
         self,
         component_id: str,
         credentials_id: str,
         credentials: Mapping[str, Any],
         now: datetime,
+        expected: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep credentials."""
+        """Keep credentials; with expected ones, only in place of those."""
         check_id(component_id, "component_id")
         check_id(credentials_id, "credentials_id")
         refuse_plain_secrets(credentials, f'the credentials "{credentials_id}" of {component_id}')
         document = to_text(credentials, "credentials")
+        if expected is not None:
+            statement = sa.select(oauth_credentials.c.document).where(
+                *self._are(component_id, credentials_id)
+            )
+            if self._connection.scalar(statement) != to_text(expected, "credentials"):
+                raise Conflict(f"The credentials {credentials_id} were changed meanwhile.")
         self._connection.execute(
             oauth_credentials.delete().where(*self._are(component_id, credentials_id))
         )

@@ -76,7 +76,17 @@ def test_keys_are_rotated_and_none_is_retired_while_something_needs_it(keys: Key
     refused = keys.run("keys", "retire", old, code=1)
     assert "2 stored values are still encrypted" in refused.stderr
     assert keys.states() == {old: "decrypt-only", "new": "active"}
-    trio.run(encrypted_again, keys)
+    planned = json.loads(keys.run("keys", "reencrypt", "--json").stdout)
+    assert (planned["isDryRun"], planned["outdated"], planned["changed"]) == (True, 2, 0)
+    assert "2 of 5 documents would be" in keys.run("keys", "reencrypt").stdout
+    assert "2 stored values" in keys.run("keys", "retire", old, code=1).stderr
+    told = keys.run("keys", "reencrypt", "--apply").stdout
+    assert "2 of 5 documents were encrypted again." in told
+    assert [line.split() for line in told.splitlines()[:2]] == [
+        ["PREFIX", "PROVIDER", "KEY", "VALUES", "OUTDATED"],
+        ["KBC::ProjectSecure::", "keyring", old, "2", "2"],
+    ]
+    assert json.loads(keys.run("keys", "reencrypt", "--apply", "--json").stdout)["changed"] == 0
     keys.run("keys", "retire", old)
     assert keys.states() == {old: "disabled", "new": "active"}
 
@@ -97,12 +107,27 @@ async def reads_old_and_writes_new(keys: Keys, before: Any) -> None:
         assert await engine.encryption.active_key() == (1, "new")
 
 
-async def encrypted_again(keys: Keys) -> None:
-    async with keys.engine() as engine:
-        found = await engine.catalog.configuration("1", "C", "7")
-        fresh = await engine.encryption.migrate(found.configuration, SCOPE)
-        await engine.catalog.update_configuration("1", "C", "7", {"configuration": fresh})
-        await engine.catalog.put_state("1", "C", "7", None, {"component": fresh})
+def test_a_pass_that_was_interrupted_goes_on_from_its_bookmark(keys: Keys) -> None:
+    trio.run(stored_secret, keys)
+    keys.run("keys", "add", "--id", "new")
+    keys.run("keys", "activate", "new")
+    bookmark = keys.home / "reencryption.json"
+    cursor = ["2-project", "1", "3-config", "", "C", "7", "1"]  # the configuration is done
+    bookmark.write_text(json.dumps({"about": [[1, "new"], "ProjectSecure"], "after": cursor}))
+
+    done = json.loads(keys.run("keys", "reencrypt", "--apply", "--json").stdout)
+
+    assert (done["documents"], done["changed"]) == (1, 1)  # only its state was left to do
+    assert not bookmark.exists()
+    bookmark.write_text(json.dumps({"about": [[1, "older"], "ProjectSecure"], "after": cursor}))
+    again = json.loads(keys.run("keys", "reencrypt", "--apply", "--json").stdout)
+    assert again["changed"] == 1  # what the bookmark of another key says counts for nothing
+    for broken in ("", "[]", '{"after": 1}'):
+        bookmark.write_text(broken)
+        keys.run("keys", "reencrypt", "--apply")
+    assert "ProjectSecure and ConfigSecure" in (
+        keys.run("keys", "reencrypt", "--legacy-family", "ComponentSecure", code=2).stderr
+    )
 
 
 def test_a_retired_key_is_enabled_again_or_destroyed_with_its_id_typed(keys: Keys) -> None:

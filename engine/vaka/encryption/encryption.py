@@ -37,8 +37,10 @@ from vaka.models.ciphers import (
     CipherScope,
     Scope,
     cipher_scope,
+    family_of,
     split_cipher,
 )
+from vaka.models.reencryption import CipherOrigin
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ _BATCH: Final = 512
 """Small values that are encrypted or decrypted before anything else may run: about ten milliseconds."""
 _SPECIAL: Final = frozenset("K{")
 """What values begin with that may stay as they are."""
+_UNKNOWN: Final = "unknown"
 _AFTER_MAKER: Final = len("KBC::")
 T = TypeVar("T")
 _NO_KEY: Final = bytes(cipher.KEY)
@@ -289,6 +292,42 @@ class Encryption:
         """A cipher made anew in a family that its scope has."""
         payload = await self.decrypt_bytes(value, scope, purpose="migrate")
         return await self._seal(payload, self._target(scope, family))
+
+    async def reencrypt(self, value: str, scope: Scope, legacy_family: str) -> str:
+        """A cipher made anew in the family that it has.
+
+        Of what has none of today's, `legacy_family` becomes the family.
+
+        Raises:
+            CipherRefused: it cannot be read in this scope.
+        """
+        payload = await self._open(value, _Context(scope, "migrate", None))
+        found = split_cipher(value)
+        family = None if found is None else family_of(found[0])
+        return await self._seal(payload, self._target(scope, family or legacy_family))
+
+    @property
+    def reads_bare(self) -> bool:
+        """Whether texts without a prefix may be ciphers, to be migrated."""
+        return "" in self._readers
+
+    def origin(self, value: str) -> CipherOrigin:
+        """What a text says of how it was made."""
+        found = split_cipher(value)
+        if found is None:
+            return CipherOrigin("", self._reader_name("", value))
+        prefix, body = found
+        key = cipher.key_of(value)
+        if key is None:
+            return CipherOrigin(prefix, self._reader_name(prefix, body))
+        provider = self._encryptors.get(key[0])
+        return CipherOrigin(prefix, _UNKNOWN if provider is None else provider.name, key[1])
+
+    def _reader_name(self, prefix: str, body: str) -> str:
+        for start, reader in self._readers.get(prefix, ()):
+            if body.startswith(start):
+                return reader.name
+        return _UNKNOWN
 
     async def active_key(self) -> tuple[int, str] | None:
         """Code of the provider that writes, and id of the key it uses now."""

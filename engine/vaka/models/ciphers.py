@@ -31,6 +31,7 @@ FAMILIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """Families of ciphers that are made, and the ids each is bound to."""
+_CLOUDS: Final = ("", "KV", "GKMS")
 LEGACY_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "KBC::Encrypted==": (),
@@ -43,7 +44,7 @@ PREFIXES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         **{
             f"KBC::{family}{cloud}::": bound
-            for cloud in ("", "KV", "GKMS")
+            for cloud in _CLOUDS
             for family, bound in FAMILIES.items()
         },
         **LEGACY_PREFIXES,
@@ -194,6 +195,15 @@ def split_cipher(value: str) -> tuple[str, str] | None:
         if prefix not in LEGACY_PREFIXES:
             return None
     return prefix, value[end:]
+
+
+def family_of(prefix: str) -> str | None:
+    """The family of a prefix, whichever key service it names; None when it is of the old ones."""
+    name = prefix.removeprefix("KBC::").removesuffix("::")
+    for cloud in _CLOUDS:
+        if name.removesuffix(cloud) in FAMILIES:
+            return name.removesuffix(cloud)
+    return None
 
 
 def is_cipher(value: Json) -> bool:

@@ -639,6 +639,21 @@ def _open_below(tx: Transaction, row: _Candidate) -> list[_Candidate]:
 _LOCKED_ROW = sa.select(*_CANDIDATE).where(jobs.c.id == sa.bindparam("job_id")).with_for_update()
 
 
+def replace_spec(
+    tx: Transaction, job_id: int, before: Mapping[str, Any], spec: Mapping[str, Any]
+) -> None:
+    """Store the spec of a job that waits anew; `Conflict` when it is not as `before`."""
+    row = _locked_row(tx, job_id)
+    found = tx.connection.execute(
+        sa.select(job_specs.c.spec).where(job_specs.c.job_id == job_id)
+    ).scalar_one()
+    if Status(row.status) is not Status.WAITING or found != before:
+        raise Conflict(f"Job {job_id} does not wait any more, or was changed.")
+    tx.connection.execute(
+        sa.update(job_specs).where(job_specs.c.job_id == job_id).values(spec=dict(spec))
+    )
+
+
 def _locked_row(tx: Transaction, job_id: int, project: str | None = None) -> _Candidate:
     if not 0 < job_id <= _records.MAX_ID:
         raise _records.missing(job_id)

@@ -228,6 +228,18 @@ class JobStore:
         action = partial(_journal.set_error_note, job_id=job_id, note=note, project=project)
         return await self._writer.write(action)
 
+    async def replace_spec(
+        self, job_id: int, before: Mapping[str, Any], spec: Mapping[str, Any]
+    ) -> None:
+        """Store the spec of a waiting job anew, for instance with its secrets encrypted again.
+
+        Raises:
+            Conflict: it is not what it was `before`, or does not wait any more.
+        """
+        await self._writer.write(
+            partial(_queue.replace_spec, job_id=job_id, before=before, spec=spec)
+        )
+
     # -- claims and leases -----------------------------------------------------------------------
 
     async def claim(

@@ -852,6 +852,36 @@ class CatalogContract(VersionsContract):
             VaultVariable("s", cipher, is_encrypted=True)
         ]
 
+    async def test_what_was_changed_meanwhile_is_not_overwritten(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        await catalog.create_configuration(project.id, COMPONENT, "c", config_id="c")
+        row = await catalog.create_row(project.id, COMPONENT, "c", row_id="r")
+        here = (project.id, COMPONENT, "c", "r")
+        await catalog.update_row(*here, {"name": "x"}, expected_version=row.version)
+        with pytest.raises(Conflict):
+            await catalog.update_row(*here, {"name": "y"}, expected_version=row.version)
+        await catalog.put_vault_variable(project.id, "v", "1")
+        await catalog.put_vault_variable(project.id, "v", "2", expected_value="1")
+        for name, expected in (("v", "1"), ("none", "1")):
+            with pytest.raises(Conflict):
+                await catalog.put_vault_variable(project.id, name, "3", expected_value=expected)
+        document = {"id": "o"}
+        await catalog.put_oauth_credentials(project.id, COMPONENT, "o", document)
+        await catalog.put_oauth_credentials(project.id, COMPONENT, "o", {"a": 1}, expected=document)
+        for name in ("o", "none"):
+            with pytest.raises(Conflict):
+                await catalog.put_oauth_credentials(
+                    project.id, COMPONENT, name, {"b": 1}, expected=document
+                )
+
+        found = await catalog.configuration(project.id, COMPONENT, "c")
+        assert found.rows[0].name == "x"
+        assert await catalog.vault_variables(project.id) == [VaultVariable("v", "2")]
+        assert await catalog.oauth_credentials(project.id, COMPONENT, "o") == {"a": 1}
+        # a catalog need not be able to list them
+        assert await catalog.oauth_credentials_ids(project.id) in ([], [(COMPONENT, "o")])
+
     async def test_credentials_are_kept_replaced_and_forgotten(
         self, catalog: Catalog, project: Project
     ) -> None:

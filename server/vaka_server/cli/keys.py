@@ -1,4 +1,4 @@
-"""Commands on the key ring: keys init, status, add, activate, enable, retire, destroy.
+"""Commands on the key ring: keys init, status, add, activate, reencrypt, enable, retire, destroy.
 
 They change the file, whether a server runs or not: it takes over what has changed. None of them shows
 a key.
@@ -7,12 +7,12 @@ a key.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,11 +21,15 @@ from vaka_server.cli.catalog import group
 from vaka_server.cli.session import Session, Usage, command, say
 
 if TYPE_CHECKING:
-    from vaka.hooks import Catalog
+    from vaka import Engine
+    from vaka.models.reencryption import ReencryptionReport
     from vaka_keyring.ring import KeyRing
     from vaka_server.settings import Settings
 
 COLUMNS = {"id": "KEY", "state": "STATE", "created": "CREATED", "check": "CHECK"}
+FAMILIES = ("ProjectSecure", "ConfigSecure")
+BOOKMARK = "reencryption.json"
+"""In the home: how far a pass came that was interrupted."""
 Key = Annotated[str, typer.Argument(help="Id of the key.")]
 NewKey = Annotated[
     str | None, typer.Option("--id", help="Id of the new key; without, the month it is made in.")
@@ -40,6 +44,7 @@ def register(app: typer.Typer) -> None:
     command(keys, "add")(keys_add)
     command(keys, "activate")(keys_activate)
     command(keys, "enable")(keys_enable)
+    command(keys, "reencrypt")(keys_reencrypt)
     command(keys, "retire")(keys_retire)
     command(keys, "destroy")(keys_destroy)
 
@@ -91,24 +96,131 @@ async def keys_retire(
 ) -> None:
     """Refuse what this key has encrypted, and keep the key: `enable` takes it back.
 
-    Refused while configurations, rows, states or vault variables hold a cipher of it. They are looked
-    through on the home, so no server may have it; OAuth credentials and older versions of
-    configurations are not looked at.
+    Refused while anything stored needs it: `vaka keys reencrypt` says what, and changes that. It is
+    looked through on the home, so no server may have it. Older versions of configurations are not
+    looked at.
     """
     from vaka.errors import Conflict  # noqa: PLC0415
     from vaka_keyring import ring  # noqa: PLC0415
+    from vaka_keyring.provider import NAME  # noqa: PLC0415
 
     path = _path(session)
     ring.read(path).retired(key)  # what cannot be is told before anything is looked through
     if not force:
-        used = (await _references(session.settings()))[key]
+        async with _engine(session.settings()) as engine:
+            found = await engine.reencrypt(dry_run=True)
+        used = found.key_values(NAME, key)
         if used:
             raise Conflict(
-                f'{used} stored values are still encrypted with the key "{key}". Encrypt them again, or '
-                "retire it with --force: they cannot be read then."
+                f'{used} stored values are still encrypted with the key "{key}". Encrypt them again '
+                "with `vaka keys reencrypt --apply`, or retire it with --force: they cannot be read "
+                "then."
             )
     _changed(session, lambda ring: ring.retired(key))
     _told(session, key, "disabled")
+
+
+async def keys_reencrypt(
+    session: Session,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")
+    ] = False,
+    legacy_family: Annotated[
+        str, typer.Option(help="Of older ciphers: ProjectSecure or ConfigSecure.")
+    ] = "ProjectSecure",
+) -> None:
+    """Encrypt with the active key what older keys or older formats have encrypted.
+
+    Configurations, rows, states, variables of the vault, credentials and jobs that wait, of all
+    projects; each in the scope that it has. A document that holds something that cannot be read is
+    left as it is, and named. It may be interrupted: the next time it goes on from there.
+    """
+    if legacy_family not in FAMILIES:
+        raise Usage(f"--legacy-family is one of {' and '.join(FAMILIES)}.")
+    settings = session.settings()
+    async with _engine(settings) as engine:
+        place = _Bookmark(
+            settings.home / BOOKMARK, [await engine.encryption.active_key(), legacy_family]
+        )
+        report = await engine.reencrypt(
+            dry_run=not apply,
+            legacy_family=cast("Any", legacy_family),
+            after=place.read() if apply else (),
+            on_document=place.write if apply else lambda cursor: None,  # noqa: ARG005
+        )
+        if apply:
+            place.remove()
+    session.show(report.to_json(), lambda: _report_text(report))
+
+
+class _Bookmark:
+    """How far a pass has come, in a file; of another key or family it counts for nothing."""
+
+    def __init__(self, path: Path, about: list[Any]) -> None:
+        self._path = path
+        self._about = json.loads(json.dumps(about))
+
+    def read(self) -> tuple[str, ...]:
+        try:
+            kept = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return ()
+        match kept:
+            case {"about": about, "after": [*after]} if about == self._about:
+                return tuple(str(each) for each in after)
+        return ()
+
+    def write(self, cursor: tuple[str, ...]) -> None:
+        # one that is lost or half written costs nothing but time
+        self._path.write_text(json.dumps({"about": self._about, "after": cursor}))
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _report_text(report: ReencryptionReport) -> str:
+    rows = [
+        {
+            "prefix": each.origin.prefix or "(none)",
+            "provider": each.origin.provider,
+            "key": each.origin.key_id or "",
+            "values": each.values,
+            "outdated": each.outdated,
+        }
+        for each in report.counts
+    ]
+    columns = {
+        "prefix": "PREFIX",
+        "provider": "PROVIDER",
+        "key": "KEY",
+        "values": "VALUES",
+        "outdated": "OUTDATED",
+    }
+    lines = [text.table(rows, columns)] if rows else []
+    lines += [
+        f"left: {text.clean(each.document)}, {text.clean(each.path or 'itself')}: {each.reason}"
+        for each in report.left
+    ]
+    if report.is_dry_run:
+        lines.append(
+            f"{report.outdated} of {report.documents} documents would be encrypted again: --apply."
+        )
+    else:
+        lines.append(f"{report.changed} of {report.documents} documents were encrypted again.")
+    return "\n".join(lines)
+
+
+@asynccontextmanager
+async def _engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine on the home, without running anything."""
+    from vaka import Engine  # noqa: PLC0415
+    from vaka_server import home, logs  # noqa: PLC0415
+
+    logs.configure("WARNING", "text")
+    config = settings.engine.model_copy(update={"worker": False})
+    with home.hold(config.home, create=False):
+        async with Engine(config) as engine:
+            yield engine
 
 
 async def keys_destroy(
@@ -172,49 +284,3 @@ def _told(session: Session, key: str, state: str) -> None:
         say(text.to_json({"id": key, "state": state}))
     else:
         say(f"The key {text.clean(key)} is {state}.")
-
-
-async def _references(settings: Settings) -> Counter[str]:
-    """How many stored values each key of the ring has encrypted."""
-    from vaka import Engine  # noqa: PLC0415
-    from vaka.encryption import key_of  # noqa: PLC0415
-    from vaka_keyring.provider import CODE  # noqa: PLC0415
-    from vaka_server import home, logs  # noqa: PLC0415
-
-    logs.configure("WARNING", "text")
-    found: Counter[str] = Counter()
-    config = settings.engine.model_copy(update={"worker": False})
-    with home.hold(config.home, create=False):
-        async with Engine(config) as engine:
-            async for document in _documents(engine.catalog):
-                stack: list[Any] = [document]
-                while stack:
-                    match stack.pop():
-                        case dict() as members:
-                            stack.extend(members.values())
-                        case list() | tuple() as items:
-                            stack.extend(items)
-                        case value:
-                            named = key_of(value)
-                            if named is not None and named[0] == CODE:
-                                found[named[1]] += 1
-    return found
-
-
-async def _documents(catalog: Catalog) -> Any:
-    """Everything that holds secrets, of all projects and branches."""
-    for project in await catalog.projects():
-        development = [each for each in await catalog.branches(project.id) if not each.is_default]
-        branches = [None, *(each.id for each in development)]
-        for branch in branches:
-            for variable in await catalog.vault_variables(project.id, branch=branch):
-                yield variable.value
-        for configuration in await catalog.configurations(project.id):
-            ids = (project.id, configuration.component_id, configuration.id)
-            whole = await catalog.configuration(*ids)
-            yield whole.configuration
-            for row in whole.rows:
-                yield row.configuration
-            for branch in branches:
-                for row_id in (None, *(row.id for row in whole.rows)):
-                    yield (await catalog.state(*ids, row_id, branch=branch)).value
