@@ -485,6 +485,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """The jobs that match; `InvalidInput` when `query.search` cannot be understood."""
         return await self.services.store.jobs(query)
 
+    async def job_groups(self, query: JobQuery) -> list[tuple[str, str | None]]:
+        """Component and configuration of the jobs that match, each pair once, in the query's order."""
+        return await self.services.store.job_groups(query)
+
     async def waits_for(self, record: JobRecord) -> str | None:
         """What a waiting job waits for, in words; None for a job that does not wait."""
         if record.status is not Status.WAITING:

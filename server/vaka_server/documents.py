@@ -41,6 +41,9 @@ Document = dict[str, Any]
 SERVICE = "docker"
 """What every job has as its `component`: the service, not the component that runs."""
 
+JOB_TYPE = "standard"
+"""The type of every job in the newer queue: there are no orchestrations."""
+
 _PHP = str.maketrans(
     {"<": "\\u003C", ">": "\\u003E", "'": "\\u0027", "&": "\\u0026", "/": "\\/"}
 )  # none of them is part of JSON outside of a string
@@ -120,6 +123,70 @@ def job(
             "waitsFor": waits_for,
         }
     return document
+
+
+def queue_job(record: JobRecord, project: Project, base: str, *, default_branch: str) -> Document:
+    """A job as the newer queue shows it (storage-api.md section 13.1); `base` is the queue's."""
+    spec = record.spec
+    moved = metrics(record)["storage"]
+    stops = record.stop_requested or record.terminated_by is not None
+    size = spec.get("container_type")
+    return {
+        "id": str(record.id),
+        "runId": record.run_id,
+        "parentRunId": record.run_id.rpartition(".")[0],
+        "project": {"id": project.id, "name": project.name},
+        "token": {"id": record.token_id, "description": record.token_description},
+        "status": record.status.value,
+        "desiredStatus": "terminating" if stops else "processing",
+        "mode": record.mode.value,
+        "component": record.component,
+        "config": record.config,
+        "configData": spec.get("config_data") or {},
+        "configRowIds": _row_ids(spec),
+        "tag": spec.get("tag"),
+        "createdTime": moment(record.created),
+        "startTime": moment(record.started),
+        "endTime": moment(record.ended),
+        "durationSeconds": record.duration_seconds,
+        "result": _queue_result(record),
+        "usageData": [dict(usage) for usage in record.usage],
+        "isFinished": record.status.is_finished,
+        "url": f"{base}/jobs/{record.id}",
+        "branchId": spec.get("branch") or default_branch,
+        "variableValuesId": spec.get("variable_values_id"),
+        "variableValuesData": spec.get("variable_values_data") or {"values": []},
+        "backend": {} if size is None else {"containerType": size},
+        "executor": "dind",
+        "metrics": {
+            "storage": {
+                "inputTablesBytesSum": moved["inBytes"],
+                "outputTablesBytesSum": moved["outBytes"],
+            },
+            "backend": {"size": size},
+        },
+        "behavior": {"onError": None},
+        "parallelism": None if spec.get("parallelism") is None else str(spec["parallelism"]),
+        "type": JOB_TYPE,
+        "orchestrationJobId": spec.get("orchestration"),
+        "orchestrationTaskId": None,
+        "onlyOrchestrationTaskIds": None,
+        "previousJobId": None,
+    }
+
+
+def _row_ids(spec: Mapping[str, Any]) -> list[str]:
+    """The rows that a job was asked for, in whichever of two ways."""
+    row = spec.get("row")
+    one = [str(row)] if isinstance(row, str | int) and not isinstance(row, bool) and row else []
+    return [*one, *spec.get("rows", ())]
+
+
+def _queue_result(record: JobRecord) -> Document:
+    result = dict(record.result)
+    if record.error is not None:
+        result["error"] = {"type": record.error}
+    return result
 
 
 def job_url(base: str, job_id: int) -> str:

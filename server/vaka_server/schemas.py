@@ -730,3 +730,73 @@ class StorageJob(Schema):
     metrics: Object
     error: StorageJobError | None = None
     """Only when the job has failed."""
+
+
+class NewQueueJob(Schema):
+    model_config = ConfigDict(extra="ignore")
+
+    component: str
+    config: Scalar | None = None
+    config_data: Object | list[Any] | None = None
+    config_row_ids: Strings | None = None
+    mode: Literal["run", "forceRun", "debug"] = "run"
+    tag: Scalar | None = None
+    branch_id: Scalar | None = None
+    variable_values_id: Scalar | None = None
+    variable_values_data: Object | None = None
+    parallelism: Scalar | None = None
+    backend: Object | None = None
+    orchestration_job_id: Scalar | None = None
+    parent_run_id: Scalar | None = None
+
+
+class QueueJob(Schema):
+    id: str
+    run_id: str
+    parent_run_id: str
+    project: Object
+    token: Object
+    status: Literal[
+        "created",
+        "waiting",
+        "processing",
+        "terminating",
+        "success",
+        "warning",
+        "error",
+        "terminated",
+        "cancelled",
+    ]
+    desired_status: Literal["processing", "terminating"]
+    mode: Literal["run", "forceRun", "debug"]
+    component: str
+    config: str | None
+    config_data: Object
+    config_row_ids: Strings
+    tag: str | None
+    created_time: Time
+    start_time: Time | None
+    end_time: Time | None
+    duration_seconds: int | None
+    result: Object
+    usage_data: list[Object]
+    is_finished: bool
+    url: str
+    branch_id: str
+    variable_values_id: str | None
+    variable_values_data: Object
+    backend: Object
+    executor: str
+    metrics: Object
+    behavior: Object
+    parallelism: str | None
+    type: str
+    orchestration_job_id: str | None
+    orchestration_task_id: str | None
+    only_orchestration_task_ids: Strings | None
+    previous_job_id: str | None
+
+
+class JobGroup(Schema):
+    group: Object
+    jobs: list[QueueJob]

@@ -146,7 +146,7 @@ def test_a_server_that_is_told_to_stop_ends_what_is_terminating_and_lets_the_res
     for job in jobs:
         server.wait_for_line(job, "begun")
     killed, other = jobs
-    assert server.post(f"/queue/jobs/{killed}/kill").status_code == 202
+    assert server.post(f"/queue/job/{killed}/kill").status_code == 202
     assert server.get(f"/queue/job/{killed}").json()["status"] == "terminating"
     server.send(signal.SIGTERM)
     images.wait_until_one_is_left(server.instance)
@@ -225,7 +225,7 @@ def test_rows_side_by_side_survive_the_death_of_their_server(
 def test_cancel_ends_rows_that_run_side_by_side(
     server: Server, images: Images, side_by_side: str
 ) -> None:
-    assert server.post(f"/queue/jobs/{side_by_side}/kill").status_code == 202
+    assert server.post(f"/queue/job/{side_by_side}/kill").status_code == 202
     resource = server.wait(side_by_side)
     assert resource["status"] == "terminated"
     assert resource["result"]["rows"] == [{"id": row, "status": "terminated"} for row in ("a", "b")]

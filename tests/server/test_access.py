@@ -257,7 +257,7 @@ async def test_a_token_for_some_components_sees_the_others_not(world: World) -> 
     assert (await site.ask("DELETE", f"{configs}/X", token=limited)).status == 403
     assert (await site.ask("GET", f"{configs}/X/rows/R/state", token=limited)).status == 403
     assert (await site.get("/v2/storage/components", token=limited)) == []
-    path = f"/queue/jobs/{world.names['job_id']}/kill"
+    path = f"/queue/job/{world.names['job_id']}/kill"
     assert (await site.ask("POST", path, token=limited)).status == 403
     # and it cannot make itself one that is not limited
     for method, path in (

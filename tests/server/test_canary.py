@@ -150,7 +150,7 @@ async def test_no_form_of_a_secret_is_told_or_kept(
     kept = {
         "job": json.dumps(job, ensure_ascii=False),
         "job, escaped": json.dumps(job),
-        "list": json.dumps(await site.get("/queue/jobs"), ensure_ascii=False),
+        "list": json.dumps(await site.get("/queue/job"), ensure_ascii=False),
         "events": (await site.get(f"/queue/jobs/{id_}/events")).decode(),
         "log": (await site.get(f"/queue/jobs/{id_}/log")).decode(),
         "engine's log": "\n".join(map(JsonFormatter().format, caplog.records)),

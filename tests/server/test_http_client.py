@@ -191,7 +191,7 @@ async def test_what_is_no_server_of_ours_is_an_error_in_words() -> None:
 
     page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>"
     error = await talk(page, lambda client: client.job(1))
-    assert str(error) == "The server failed (502): The server answered 502 to GET /queue/jobs/1."
+    assert str(error) == "The server failed (502): The server answered 502 to GET /queue/job/1."
     error = await talk(b"SSH-2.0-x\r\n", lambda client: client.job(1))
     assert isinstance(error, NoServer)
     listed = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"

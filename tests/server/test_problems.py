@@ -191,7 +191,7 @@ async def test_the_run_id_of_an_error_is_a_whole_number(
         ("POST", "/docker/C/run/"),
         ("POST", "/docker//run"),
         ("POST", "/docker/a/b/run"),
-        ("DELETE", "/queue/jobs"),
+        ("DELETE", "/queue/job"),
         ("PATCH", "/"),
         ("POST", "/v2/storage/tokens/verify"),
     ],
@@ -209,7 +209,7 @@ async def test_an_unknown_path_or_method_is_not_found(
 
 
 @pytest.mark.scenario("runner", 33)
-@pytest.mark.parametrize("path", ["/docker/C/run", "/queue/jobs", "/v2/storage", "/nowhere"])
+@pytest.mark.parametrize("path", ["/docker/C/run", "/queue/job", "/v2/storage", "/nowhere"])
 async def test_a_preflight_is_answered_without_a_token(engine: FakeEngine, path: str) -> None:
     response = await ask(engine, path, method="OPTIONS", headers={})
     assert response.status_code == 200

@@ -371,10 +371,10 @@ async def test_a_revoked_token_is_refused_at_once(engine: FakeEngine) -> None:
     engine.catalog.known["other"] = token("12")
     client = make_app(engine).test_client()
     other = {"X-StorageApi-Token": "other"}
-    assert (await client.get("/queue/jobs", headers=other)).status_code == 200
+    assert (await client.get("/queue/job", headers=other)).status_code == 200
     revoked = await client.delete("/v2/storage/tokens/12", headers=HEADERS)
     assert revoked.status_code == 204
-    assert (await client.get("/queue/jobs", headers=other)).status_code == 401
+    assert (await client.get("/queue/job", headers=other)).status_code == 401
 
 
 async def test_a_token_revoked_while_it_is_verified_is_not_remembered(engine: FakeEngine) -> None:
@@ -392,14 +392,14 @@ async def test_a_token_revoked_while_it_is_verified_is_not_remembered(engine: Fa
     other = {"X-StorageApi-Token": "other"}
 
     async def ask() -> None:
-        assert (await client.get("/queue/jobs", headers=other)).status_code == 200
+        assert (await client.get("/queue/job", headers=other)).status_code == 200
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         await verifying.wait()
         assert (await client.delete("/v2/storage/tokens/12", headers=HEADERS)).status_code == 204
         revoked.set()
-    assert (await client.get("/queue/jobs", headers=other)).status_code == 401
+    assert (await client.get("/queue/job", headers=other)).status_code == 401
 
 
 async def test_a_token_that_expires_is_refused_though_it_is_remembered(engine: FakeEngine) -> None:
@@ -407,10 +407,10 @@ async def test_a_token_that_expires_is_refused_though_it_is_remembered(engine: F
     engine.catalog.known["secret"] = token(expires=soon)
     app = make_app(engine)
     client = app.test_client()
-    assert (await client.get("/queue/jobs", headers=HEADERS)).status_code == 200
+    assert (await client.get("/queue/job", headers=HEADERS)).status_code == 200
     engine.catalog.known["secret"] = token(expires=datetime.now(UTC) - timedelta(seconds=1))
     app.gate.tokens_changed()
-    assert (await client.get("/queue/jobs", headers=HEADERS)).status_code == 401
+    assert (await client.get("/queue/job", headers=HEADERS)).status_code == 401
 
 
 async def test_a_new_component_can_be_run_at_once(engine: FakeEngine) -> None:

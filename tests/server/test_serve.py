@@ -177,7 +177,7 @@ def test_a_new_home_gets_one_admin_token(home: Path, docker_host: str) -> None:
         assert secret not in json.dumps(server.records)
     with serving(home) as server:
         assert server.said["token"] is None
-        assert httpx.get(f"{server.url}/queue/jobs", headers=headers).json() == []
+        assert httpx.get(f"{server.url}/queue/job", headers=headers).json() == []
 
 
 @pytest.mark.docker
@@ -240,7 +240,7 @@ def test_a_killed_server_can_be_started_again_with_all_it_had(home: Path, docker
         assert server.said["token"] is None
         found = httpx.get(f"{server.url}/v2/storage/components/C")
         assert found.json()["name"] == COMPONENT["name"]
-        assert httpx.get(f"{server.url}/queue/jobs", headers=headers).status_code == 200
+        assert httpx.get(f"{server.url}/queue/job", headers=headers).status_code == 200
 
 
 SLEEPER = "echo one; until [ -e /data/gate ]; do sleep 0.1; done; echo two"
@@ -303,7 +303,7 @@ def test_a_job_and_who_follows_it_outlive_a_server_that_is_killed(
                 assert follower.returncode == 0, err
                 assert [line.split()[-1] for line in out.splitlines()] == ["two"]
                 assert "is success after" in err
-                (job,) = httpx.get(f"{again.url}/queue/jobs", headers=headers).json()
+                (job,) = httpx.get(f"{again.url}/queue/job", headers=headers).json()
                 assert (job["status"], job["isFinished"]) == ("success", True)
                 events = httpx.get(
                     f"{again.url}/queue/jobs/{job['id']}/events?kind=log", headers=headers

@@ -221,10 +221,10 @@ async def test_a_token_is_made_shown_once_and_revoked_at_once(site: Site) -> Non
     fits(schemas.Token, listed)
     assert "new" in {each["description"] for each in listed}
     assert secret not in str(listed)
-    assert (await site.ask("GET", "/queue/jobs", token=secret)).status == 200
+    assert (await site.ask("GET", "/queue/job", token=secret)).status == 200
     gone = await site.ask("DELETE", f"/v2/storage/tokens/{made.value['id']}")
     assert gone.status == 204
-    assert (await site.ask("GET", "/queue/jobs", token=secret)).status == 401
+    assert (await site.ask("GET", "/queue/job", token=secret)).status == 401
     again = await site.ask("DELETE", f"/v2/storage/tokens/{made.value['id']}")
     assert code(again) == (404, "storage.tokens.notFound")
 

@@ -164,7 +164,9 @@ class JobActor:
                 if failure is not None:
                     await self._fail(events, failure, so_far)
                 elif result is not None:
-                    await self._finish(events, Status.SUCCESS, result)
+                    is_skipped = self._plan is not None and self._plan.is_skipped
+                    status = Status.WARNING if is_skipped else Status.SUCCESS
+                    await self._finish(events, status, result)
                 elif not self._abandoned:
                     await self._finish(
                         events,

@@ -50,15 +50,22 @@ class Plan:
     """How many definitions may run at a time, as job and configuration want it."""
     width: int = 1
     """How many do: what the job has the memory for."""
+    is_skipped: bool = False
+    """Whether there is nothing to run because the configuration is disabled."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"definitions": [each.to_json() for each in self.definitions], "width": self.width}
+        return {
+            "definitions": [each.to_json() for each in self.definitions],
+            "width": self.width,
+            "is_skipped": self.is_skipped,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Plan:
         return cls(
             tuple(DefinitionPlan.from_json(each) for each in document["definitions"]),
             width=document["width"],
+            is_skipped=document.get("is_skipped", False),
         )
 
 
@@ -88,6 +95,9 @@ async def plan_definitions(catalog: Catalog, spec: JobSpec) -> Plan:
 async def _stored_plan(
     catalog: Catalog, spec: JobSpec, stored: Configuration, wanted: tuple[str, ...]
 ) -> Plan:
+    if stored.is_disabled and spec.skip_disabled and not wanted:
+        note = f"Skipping disabled configuration: {stored.id}, version: {stored.version}"
+        return Plan((), (note,), is_skipped=True)
     rows = _select(stored, wanted)
     if not stored.rows:
         return Plan((await _definition(catalog, spec, stored, None),))

@@ -19,6 +19,8 @@ ArchiveFormat = Literal["zip", "tar.zst"]
 
 class Mode(StrEnum):
     RUN = "run"
+    FORCE_RUN = "forceRun"
+    """As `RUN`, by who asks for a disabled configuration to run."""
     DEBUG = "debug"
 
 
@@ -108,6 +110,9 @@ class JobSpec(Model):
     """Id of a stored configuration."""
     config_data: dict[str, JsonValue] | None = None
     """A whole configuration in place of the stored one."""
+    skip_disabled: bool = False
+    """Whether a configuration that is disabled is left alone, and the job ends with a warning; else it
+    runs like any other."""
     row: JsonValue = None
     """Id of one row of `config`; other types fail when the job runs."""
     rows: tuple[str, ...] = ()
@@ -272,8 +277,39 @@ class JobQuery:
     run_id: str | None = None
     created_since: datetime | None = None
     created_until: datetime | None = None
+    ids: tuple[int, ...] = ()
+    """Any of these; so are all below. Empty: no condition."""
+    run_ids: tuple[str, ...] = ()
+    parent_run_ids: tuple[str, ...] = ()
+    """An empty one stands for jobs that nobody's run has started."""
+    components: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
+    """An empty one stands for jobs without."""
+    rows: tuple[str, ...] = ()
+    """Jobs that were asked for one of these rows."""
+    branches: tuple[str, ...] = ()
+    """An empty one stands for the default branch."""
+    token_ids: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = ()
+    started_since: datetime | None = None
+    started_until: datetime | None = None
+    ended_since: datetime | None = None
+    ended_until: datetime | None = None
+    least_seconds: int | None = None
+    """Of the run time of finished jobs; `most_seconds` is included."""
+    most_seconds: int | None = None
     order_by: Literal[
-        "id", "status", "component", "config", "created", "started", "ended", "duration"
+        "id",
+        "run_id",
+        "branch",
+        "status",
+        "component",
+        "config",
+        "token_description",
+        "created",
+        "started",
+        "ended",
+        "duration",
     ] = "id"
     descending: bool = True
     limit: int = 100

@@ -31,7 +31,7 @@ def export_options(
     Raises:
         InvalidInput: `path` names the parameter that cannot be.
     """
-    if params.get("format") not in {None, *FORMATS}:
+    if params.get("format") not in (None, *FORMATS):
         raise InvalidInput(f"format: must be one of {', '.join(FORMATS)}.", path="format")
     limit = params.get("limit")
     return ExportOptions(
@@ -39,7 +39,7 @@ def export_options(
         filters=filters(params),
         changed_since=moment(params, "changedSince", now),
         changed_until=moment(params, "changedUntil", now),
-        limit=None if limit in {None, ""} else _count(limit, "limit"),
+        limit=None if limit in (None, "") else _count(limit, "limit"),
         order_by=tuple(_order(each) for each in _objects(params.get("orderBy"), "orderBy")),
         header=header,
         gzip=bool(params.get("gzip")),
@@ -82,7 +82,7 @@ def filters(params: Mapping[str, Json]) -> tuple[Filter, ...]:
 def moment(params: Mapping[str, Json], name: str, now: datetime | None = None) -> datetime | None:
     """A time as Unix seconds, an ISO date or words such as `-2 days`."""
     value = params.get(name)
-    if value in {None, ""}:
+    if value in (None, ""):
         return None
     try:
         return parse_moment(str(value), now=now)

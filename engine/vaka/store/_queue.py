@@ -53,7 +53,7 @@ def submit(tx: Transaction, new: NewJob) -> JobRecord:
         earlier = _repeated(tx, new)
         if earlier is not None:
             return earlier
-    job_id, run_number = next(tx.ids), next(tx.ids)
+    job_id = next(tx.ids)
     parent = new.parent_run_id
     if new.lock_name is None:
         # random: a number could be the id of a configuration, whose jobs have such a lock as well
@@ -64,7 +64,7 @@ def submit(tx: Transaction, new: NewJob) -> JobRecord:
         is_locked = tx.connection.execute(_IS_LOCKED, {"lock_name": lock_name}).first() is not None
     values: dict[str, Any] = {
         "id": job_id,
-        "run_id": f"{parent}.{run_number}" if parent else str(run_number),
+        "run_id": f"{parent}.{job_id}" if parent else str(job_id),
         "parent_run_id": parent or None,
         "project": new.project,
         "component": new.component,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -36,6 +37,8 @@ _STAGES = (
 )
 _SORT_KEYS = {
     "id": jobs.c.id,
+    "run_id": jobs.c.run_id,
+    "token_description": jobs.c.token_description,
     "status": jobs.c.status,
     "component": jobs.c.component,
     "config": jobs.c.config,
@@ -69,7 +72,38 @@ def jobs_like(connection: Connection, query: JobQuery) -> list[JobRecord]:
     """The jobs that match, without their stages."""
     if query.limit <= 0:
         return []
-    conditions: list[sa.ColumnElement[bool]] = []
+    statement = (
+        _RECORD.where(*_conditions(query))
+        .order_by(*_order(query))
+        .limit(min(query.limit, MAX_ID))
+        .offset(min(max(query.offset, 0), MAX_ID))
+    )
+    return [record(row) for row in connection.execute(statement)]
+
+
+def job_groups(connection: Connection, query: JobQuery) -> list[tuple[str, str | None]]:
+    """Component and configuration of the jobs that match, each pair once, its first job deciding."""
+    number = sa.func.row_number().over(
+        partition_by=[jobs.c.component, jobs.c.config], order_by=_order(query)
+    )
+    ranked = (
+        sa.select(jobs.c.id.label("job_id"), number.label("number"))
+        .join_from(jobs, job_specs)
+        .where(*_conditions(query))
+        .subquery()
+    )
+    statement = (
+        sa.select(jobs.c.component, jobs.c.config)
+        .join_from(jobs, job_specs)
+        .where(jobs.c.id.in_(sa.select(ranked.c.job_id).where(ranked.c.number == 1)))
+        .order_by(*_order(query))
+        .limit(min(max(query.limit, 0), MAX_ID))
+        .offset(min(max(query.offset, 0), MAX_ID))
+    )
+    return [(row.component, row.config) for row in connection.execute(statement)]
+
+
+def _conditions(query: JobQuery) -> Iterator[sa.ColumnElement[bool]]:
     for column, value in (
         (jobs.c.project, query.project),
         (jobs.c.component, query.component),
@@ -77,26 +111,51 @@ def jobs_like(connection: Connection, query: JobQuery) -> list[JobRecord]:
         (jobs.c.run_id, query.run_id),
     ):
         if value is not None:
-            conditions.append(column == value)
-    if query.statuses:
-        conditions.append(jobs.c.status.in_([status.value for status in query.statuses]))
-    if query.created_since is not None:
-        conditions.append(jobs.c.created >= query.created_since)
-    if query.created_until is not None:
-        conditions.append(jobs.c.created <= query.created_until)
+            yield column == value
+    for given, values in (
+        (jobs.c.id, [each for each in query.ids if 0 < each <= MAX_ID] if query.ids else ()),
+        (jobs.c.run_id, query.run_ids),
+        (sa.func.coalesce(jobs.c.parent_run_id, ""), query.parent_run_ids),
+        (jobs.c.component, query.components),
+        (sa.func.coalesce(jobs.c.config, ""), query.configs),
+        (sa.func.coalesce(_BRANCH, ""), query.branches),
+        (jobs.c.token_id, query.token_ids),
+        (jobs.c.mode, [mode.value for mode in query.modes]),
+        (jobs.c.status, [status.value for status in query.statuses]),
+    ):
+        if values or (given is jobs.c.id and query.ids):
+            yield given.in_(values)
+    if query.rows:
+        yield sa.or_(*map(_asks_for_row, query.rows))
+    for moment, since, until in (
+        (jobs.c.created, query.created_since, query.created_until),
+        (jobs.c.started, query.started_since, query.started_until),
+        (jobs.c.ended, query.ended_since, query.ended_until),
+        (_SORT_KEYS["duration"], query.least_seconds, query.most_seconds),
+    ):
+        if since is not None:
+            yield moment >= since
+        if until is not None:
+            yield moment <= until
     if query.search is not None:
-        conditions.append(_search.condition(query.search))
-    key = _SORT_KEYS[query.order_by]
+        yield _search.condition(query.search)
+
+
+_BRANCH = _search.member(job_specs.c.spec, "branch")
+_ROW = _search.member(job_specs.c.spec, "row")
+_ROWS = _search.member(job_specs.c.spec, "rows")
+
+
+def _asks_for_row(row: str) -> sa.ColumnElement[bool]:
+    # the rows are a list in JSON; taking the text out of it is compared byte by byte on both databases
+    return sa.or_(_ROW.in_([row]), sa.func.replace(_ROWS, json.dumps(row), "") != _ROWS)
+
+
+def _order(query: JobQuery) -> list[sa.ColumnElement[Any]]:
+    key = _BRANCH if query.order_by == "branch" else _SORT_KEYS[query.order_by]
     order = key.desc() if query.descending else key.asc()
     # `id` is never missing, and a plain order can come from an index
-    orders = [order] if query.order_by == "id" else [order.nulls_last(), jobs.c.id.desc()]
-    statement = (
-        _RECORD.where(*conditions)
-        .order_by(*orders)
-        .limit(min(query.limit, MAX_ID))
-        .offset(min(max(query.offset, 0), MAX_ID))
-    )
-    return [record(row) for row in connection.execute(statement)]
+    return [order] if query.order_by == "id" else [order.nulls_last(), jobs.c.id.desc()]
 
 
 def jobs_of_run(connection: Connection, run_id: str) -> list[JobRecord]:

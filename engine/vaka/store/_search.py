@@ -436,7 +436,8 @@ def _truth(value: bool) -> Condition:
     return sa.true() if value else sa.false()
 
 
-def _member(column: sa.Column[Any], name: str) -> sa.ColumnElement[str]:
+def member(column: sa.Column[Any], name: str) -> sa.ColumnElement[str]:
+    """A member of a JSON object as text, of a list or an object as JSON."""
     return _Member(sa.type_coerce(column, sa.Text), sa.literal_column(f"'{name}'"))
 
 
@@ -447,7 +448,7 @@ def _seconds(since: sa.Column[Any], until: sa.Column[Any]) -> sa.ColumnElement[i
     ) // sa.literal_column(str(_SECOND), sa.BigInteger)
 
 
-_MESSAGE = _Words(_member(jobs.c.result, "message"))
+_MESSAGE = _Words(member(jobs.c.result, "message"))
 _FIELDS: Final[dict[str, _Field]] = {
     "id": _Number(jobs.c.id),
     "runId": _Name(jobs.c.run_id),
@@ -463,8 +464,8 @@ _FIELDS: Final[dict[str, _Field]] = {
     "command": _Constant("run"),
     "params.component": _Name(jobs.c.component),
     "params.config": _Name(jobs.c.config),
-    "params.row": _Name(_member(job_specs.c.spec, "row")),
-    "params.tag": _Name(_member(job_specs.c.spec, "tag")),
+    "params.row": _Name(member(job_specs.c.spec, "row")),
+    "params.tag": _Name(member(job_specs.c.spec, "tag")),
     "params.mode": _Name(jobs.c.mode),
     "status": _Name(jobs.c.status),
     "isFinished": _Flag(
@@ -487,8 +488,8 @@ _FIELDS: Final[dict[str, _Field]] = {
     "error": _Name(jobs.c.error),
     "errorNote": _Words(jobs.c.error_note),
     "result.message": _MESSAGE,
-    "terminatedBy.id": _Name(_member(jobs.c.terminated_by, "id")),
-    "terminatedBy.description": _Words(_member(jobs.c.terminated_by, "description")),
+    "terminatedBy.id": _Name(member(jobs.c.terminated_by, "id")),
+    "terminatedBy.description": _Words(member(jobs.c.terminated_by, "description")),
 }
 _ANYWHERE: Final = tuple(
     _FIELDS[name]

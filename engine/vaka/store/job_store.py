@@ -147,7 +147,7 @@ class JobStore:
             Conflict: the project has used the idempotency key for another request.
             InvalidInput: a text has characters that the database cannot keep.
         """
-        return await self._writer.write(partial(_queue.submit, new=new), queue=True, ids=2)
+        return await self._writer.write(partial(_queue.submit, new=new), queue=True, ids=1)
 
     async def job(self, job_id: int, project: str | None = None) -> JobRecord:
         """One job with its stages; `NotFound` when it is not there or of another project."""
@@ -160,6 +160,10 @@ class JobStore:
             InvalidInput: `query.search` cannot be understood.
         """
         return await self._read(_records.jobs_like, query)
+
+    async def job_groups(self, query: JobQuery) -> list[tuple[str, str | None]]:
+        """Component and configuration of the jobs that match, each pair once, in the query's order."""
+        return await self._read(_records.job_groups, query)
 
     async def jobs_of_run(self, run_id: str) -> list[JobRecord]:
         """The jobs of a run and of the runs below it, oldest first."""

@@ -103,7 +103,7 @@ class HttpClient(Client):
 
     async def job(self, job_id: int) -> Document:
         return _object(
-            await self._json("GET", f"/queue/jobs/{job_id}", params={"include": "stages"})
+            await self._json("GET", f"/queue/job/{job_id}", params={"include": "stages"})
         )
 
     async def jobs(self, wanted: JobFilter) -> list[Document]:
@@ -118,7 +118,7 @@ class HttpClient(Client):
             params["since"] = wanted.since
         if wanted.query is not None:
             params["q"] = wanted.query
-        return _list(await self._json("GET", "/queue/jobs", params=params))
+        return _list(await self._json("GET", "/queue/job", params=params))
 
     async def events(
         self, job_id: int, *, after: int = 0, follow: bool, kinds: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class HttpClient(Client):
             await trio.sleep(PAUSE)
 
     async def cancel(self, job_id: int) -> None:
-        await self._json("POST", f"/queue/jobs/{job_id}/kill")
+        await self._json("POST", f"/queue/job/{job_id}/kill")
 
     async def gc_plan(self) -> Document:
         return _object(await self._json("GET", "/vaka/gc", timeout=UNHURRIED))

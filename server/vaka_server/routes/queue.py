@@ -1,4 +1,7 @@
-"""The job queue: one job, many, kill, note, and what happened (runner.md section 1.11)."""
+"""The job queue as older clients know it (runner.md section 1.11), and what happened in a job.
+
+The paths of newer clients, which begin with `/queue/jobs`, are in `queue_api`.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ async def job(call: Call, job_id: str) -> Response:
 
 
 async def jobs(call: Call) -> Response:
-    """`GET /queue/jobs`."""
+    """`GET /queue/job`."""
     query = job_query(call)
     records = [] if query is None else await call.engine.jobs(query)
     include = call.words("include")
@@ -98,7 +101,7 @@ def job_query(call: Call) -> JobQuery | None:
 
 
 async def kill(call: Call, job_id: str) -> Response:
-    """`POST /queue/jobs/{id}/kill`."""
+    """`POST /queue/job/{id}/kill`."""
     found = await _job(call, job_id)
     check_component(call.token, found.record.component)
     try:
@@ -310,7 +313,7 @@ _INCLUDE = {"include": "More members, comma separated: metrics, stages"}
 ROUTES = (
     Route(
         "GET",
-        "/queue/jobs",
+        "/queue/job",
         Access.READ,
         jobs,
         "List jobs, newest first",
@@ -341,17 +344,8 @@ ROUTES = (
         answer="Job",
     ),
     Route(
-        "GET",
-        "/queue/jobs/<job_id>",
-        Access.READ,
-        job,
-        "One job, by its other path",
-        query=_INCLUDE,
-        answer="Job",
-    ),
-    Route(
         "POST",
-        "/queue/jobs/<job_id>/kill",
+        "/queue/job/<job_id>/kill",
         Access.RUN,
         kill,
         "Ask a job to end",

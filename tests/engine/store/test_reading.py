@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,43 @@ async def test_times_come_back_as_they_were(store: JobStore, clock: Clock) -> No
 
     assert (await store.job(made.id)).created == clock.now
     assert clock.now != START
+
+
+async def test_jobs_are_found_by_what_only_their_request_says(store: JobStore) -> None:
+    specs: list[dict[str, Any]] = [
+        {},
+        {"branch": "7", "row": "a"},
+        {"rows": ["b", 'a "quoted"', "č"]},
+        {"rows": ["ab"], "branch": "8"},
+    ]
+    made = [await store.submit(new_job(spec=spec, token_id=str(i))) for i, spec in enumerate(specs)]
+
+    async def found(**wanted: Any) -> list[int]:
+        records = await store.jobs(JobQuery(descending=False, **wanted))
+        return [ids(made).index(record.id) for record in records]
+
+    assert await found(rows=("a",)) == [1]
+    assert await found(rows=("b", "ab")) == [2, 3]
+    assert await found(rows=('a "quoted"',)) == [2]
+    assert await found(branches=("",)) == [0, 2]
+    assert await found(branches=("7", "")) == [0, 1, 2]
+    assert await found(token_ids=("3", "0")) == [0, 3]
+    assert await found(ids=(2**70,)) == []
+    assert await found(ids=(made[1].id, 2**70)) == [1]
+    assert await found(order_by="branch") == [1, 3, 2, 0]
+
+
+async def test_configurations_are_grouped_in_the_order_of_their_jobs(store: JobStore) -> None:
+    for config in ("x", "y", None, "x"):
+        await store.submit(new_job(config=config))
+    await store.submit(new_job(component="other", config="x"))
+    await store.submit(new_job(project="2", config="z"))
+
+    async def groups(**wanted: Any) -> list[tuple[str, str | None]]:
+        return await store.job_groups(JobQuery(project="1", **wanted))
+
+    every = [("other", "x"), *(("acme.extractor", name) for name in ("x", None, "y"))]
+    assert await groups() == every
+    assert await groups(limit=2, offset=1) == every[1:3]
+    assert await groups(configs=("",)) == every[2:3]
+    assert await groups(descending=False) == [every[1], every[3], every[2], every[0]]
