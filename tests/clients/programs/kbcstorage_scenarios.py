@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -657,9 +658,8 @@ def trigger_lives_and_dies(project: Project) -> None:
 
 
 def main(url: str, token: str, folder: str) -> None:
-    for number, line in enumerate(sys.stdin):
-        own = Path(folder) / str(number)
-        own.mkdir()
+    for line in sys.stdin:
+        own = Path(tempfile.mkdtemp(dir=folder))
         os.chdir(own)  # the client leaves slices in the working folder while it puts them together
         failed = None
         try:
