@@ -18,6 +18,7 @@ import trio
 from tests.bench import (
     actions,
     archives,
+    clients,
     encryption,
     jobs,
     logs,
@@ -44,6 +45,8 @@ MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
     ("run requests",): server.measure_requests,
     ("idle CPU", "idle memory"): server.measure_idle,
     ("encryption",): encryption.measure,
+    ("kbcstorage up and in", "kbcstorage out and down"): clients.measure_table,
+    ("50 clients",): clients.measure_crowd,
     ("cold start",): server.measure_cold_start,
 }
 """What measures each, by the names of its lines: those that come out of one run are together."""
