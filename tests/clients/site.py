@@ -134,7 +134,7 @@ def _running(command: Sequence[str], home: Path, settings: Mapping[str, str]) ->
     with log.open("ab") as errors:
         process = subprocess.Popen(
             command,
-            env=_server_environment(own | settings),
+            env=_server_environment({**own, **settings}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

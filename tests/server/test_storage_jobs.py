@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import trio
 from tests.server.conftest import Site
 
-from vaka.models.operation import NewOperation, Operation
+from vaka.models.operation import Done, NewOperation, Operation
 from vaka.models.storage import FileUpload, StorageScope
+from vaka.operations import HANDLERS, Handler, Work
+from vaka_server.routes import storage as routes
 
 TABLE = "in.c-main.users"
 SCOPE = StorageScope("1")
@@ -145,3 +148,40 @@ async def test_a_token_of_some_buckets_sees_its_own_jobs(jobs: Jobs) -> None:
         await jobs.site.ask("GET", f"/v2/storage/jobs/{theirs['id']}", token=secret)
     ).status == 404
     assert await jobs.site.get(f"/v2/storage/jobs/{own['id']}", token=secret) == own
+
+
+async def test_who_asks_for_a_job_under_way_is_answered_at_its_end(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = trio.Event()
+
+    async def held(_: Work) -> Done:
+        await may_end.wait()
+        return Done({"deletedRows": 3})
+
+    monkeypatch.setitem(cast("dict[str, Handler]", HANDLERS), "tableRowsDelete", held)
+    submitted = await jobs.submit("id\n1\n", "tableRowsDelete")
+    assert not submitted.status.is_finished
+    path = f"/v2/storage/jobs/{submitted.id}"
+    operations, waiting, answers = jobs.site.engine.operations, trio.Event(), list[Any]()
+    wait = operations.wait
+
+    async def waits(operation_id: int) -> Operation:
+        waiting.set()
+        return await wait(operation_id)
+
+    async def ask() -> None:
+        answers.append(await jobs.site.get(path))
+
+    monkeypatch.setattr(operations, "wait", waits)
+
+    monkeypatch.setattr(routes.jobs, "PATIENCE", 0.0)
+    assert (await jobs.site.get(path))["status"] == "processing"
+    monkeypatch.setattr(operations, "wait", waits)
+    monkeypatch.setattr(routes.jobs, "PATIENCE", 60.0)
+    with trio.fail_after(50):  # below that, so it was the job's end that was waited for
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await waiting.wait()
+            may_end.set()
+    assert (answers[0]["status"], answers[0]["results"]) == ("success", {"deletedRows": 3})
