@@ -7,7 +7,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv docker images test demo bench lint types imports scenarios down clean
+.PHONY: help venv docker images test demo bench chaos lint types imports scenarios down clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do \
@@ -40,6 +40,9 @@ bench: images  ## measures beside their references; ARGS=--json for machines
 	@$(PYTHON) .ci/machine.py archivers
 	@$(PYTHON) .ci/clients.py
 	@$(PY) -m tests.bench $(ARGS)
+
+chaos: images  ## kill engines at every step of a job, 200 times; ARGS="--kills 50 --seed 3"
+	@$(PY) -m tests.chaos.kills $(ARGS)
 
 lint: venv  ## style and formatting
 	@$(PY) -m ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -78,6 +79,19 @@ class Images:
         deadline = time.monotonic() + PATIENCE
         while len(self._listed(instance, {})) != 1:
             assert time.monotonic() < deadline, self._listed(instance, {})
+
+    def starts(self, instance: str, *, since: float) -> Counter[str]:
+        """How often each container of one installation was started since a moment (Unix time)."""
+        wanted = {"label": [f"vaka.instance={instance}"], "type": ["container"], "event": ["start"]}
+        query = f"since={since:.3f}&until={time.time():.3f}&filters={quote(json.dumps(wanted))}"
+        answer = self._daemon.get(f"/events?{query}")
+        events = [json.loads(line) for line in answer.text.splitlines()]
+        return Counter(event["Actor"]["Attributes"]["name"] for event in events)
+
+    def remove_all(self, instance: str) -> None:
+        """Remove the containers of one installation, whatever they do."""
+        for each in self._listed(instance, {}):
+            self._call("DELETE", f"/containers/{each['Id']}?force=1&v=1")
 
     def _listed(self, instance: str, filters: dict[str, Any]) -> list[dict[str, Any]]:
         wanted = quote(json.dumps({"label": [f"vaka.instance={instance}"], **filters}))

@@ -756,10 +756,12 @@ class DefinitionActor:
 
     async def journal_start(self, stage: Stage) -> None:
         """Write down that a stage's container is about to be started."""
-        self._known[stage.index] = replace(self._known[stage.index], status=StageStatus.STARTED)
-        await self._events.write(
-            self._entry("stage.started", f"Started {stage.definition.id}.", stage)
-        )
+        known = self._known[stage.index]
+        self._known[stage.index] = replace(known, status=StageStatus.STARTED)
+        if known.status is StageStatus.PLANNED:  # else an engine that died has told
+            await self._events.write(
+                self._entry("stage.started", f"Started {stage.definition.id}.", stage)
+            )
         await self._events.store_with(
             lambda tail: self._services.store.update_stage(
                 self._fence,
