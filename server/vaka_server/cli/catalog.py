@@ -30,6 +30,8 @@ Disabled = Annotated[bool | None, typer.Option("--disabled/--enabled", help="Whe
 Plain = Annotated[
     bool, typer.Option("--plain", help="Store secrets as they are, without encrypting them.")
 ]
+Version = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder.")]
 StateRow = Annotated[str | None, typer.Option("--row", help="Of this row.")]
 
 
@@ -44,18 +46,30 @@ def register(app: typer.Typer) -> None:
     command(config, "put")(config_put)
     command(config, "get")(config_get)
     command(config, "list")(config_list)
+    command(config, "delete")(config_delete)
+    command(config, "trash")(config_trash)
+    command(config, "restore")(config_restore)
     command(config, "versions")(config_versions)
+    command(config, "rollback")(config_rollback)
+    command(config, "copy")(config_copy)
+    command(config, "metadata")(config_metadata)
     row = group(app, "row", "Rows of configurations.")
     command(row, "create")(row_create)
     command(row, "put")(row_put)
     command(row, "get")(row_get)
     command(row, "list")(row_list)
+    command(row, "delete")(row_delete)
+    command(row, "versions")(row_versions)
+    command(row, "rollback")(row_rollback)
+    command(row, "copy")(row_copy)
     state = group(app, "state", "What components keep between runs.")
     command(state, "get")(state_get)
     command(state, "set")(state_set)
     project = group(app, "project", "What holds for everything here: features and limits.")
     command(project, "show")(project_show)
     command(project, "set")(project_set)
+    command(project, "export")(project_export)
+    command(project, "import")(project_import)
     branch = group(app, "branch", "Development branches.")
     command(branch, "create")(branch_create)
     command(branch, "list")(branch_list)
@@ -203,6 +217,93 @@ async def config_list(
     session.show_table(found, columns)
 
 
+async def config_delete(session: Session, component: Component, config: Config) -> None:
+    """Move a configuration to the trash, or remove it from there for good."""
+    async with session.client() as client:
+        await client.delete_config(component, config)
+    session.show({"id": config}, lambda: f"Configuration {text.clean(config)} is deleted.")
+
+
+async def config_trash(
+    session: Session,
+    component: Annotated[str | None, typer.Argument(help="Only of this component.")] = None,
+) -> None:
+    """List what is in the trash."""
+    async with session.client() as client:
+        found = await client.trash(component)
+    columns = {"componentId": "COMPONENT", "id": "CONFIG", "version": "VERSION", "name": "NAME"}
+    session.show_table(found, columns)
+
+
+async def config_restore(session: Session, component: Component, config: Config) -> None:
+    """Take a configuration out of the trash."""
+    async with session.client() as client:
+        restored = await client.restore_config(component, config)
+    session.show(restored, lambda: f"Version {restored['version']}.")
+
+
+async def config_rollback(
+    session: Session, component: Component, config: Config, version: Version, change: Change = None
+) -> None:
+    """Make an older version what the configuration is; its state stays."""
+    body = _body(changeDescription=change)
+    async with session.client() as client:
+        changed = await client.rollback_config(component, config, version, body)
+    session.show(changed, lambda: f"Version {changed['version']}.")
+
+
+async def config_copy(
+    session: Session,
+    component: Component,
+    config: Config,
+    version: Annotated[int | None, typer.Option(help="A version; else the current one.")] = None,
+    name: Name = None,
+    description: Description = None,
+    change: Change = None,
+) -> None:
+    """Copy a configuration with its rows to a new one, and print its id."""
+    body = _body(name=name, description=description, changeDescription=change)
+    async with session.client() as client:
+        if version is None:
+            version = int((await client.config(component, config))["version"])
+        made = await client.copy_config(component, config, version, body)
+    session.show(made, lambda: text.clean(made["id"]))
+
+
+async def config_metadata(
+    session: Session,
+    component: Component,
+    config: Config,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key; may be repeated."),
+    ] = None,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option("--delete", metavar="KEY", help="Remove a key; may be repeated."),
+    ] = None,
+) -> None:
+    """Show what is said of a configuration, once it is changed as the options say."""
+    values: dict[str, str] = {}
+    for each in set_ or ():
+        key, equals, value = each.partition("=")
+        if not (key and equals):
+            raise Usage(f"--set {each}: is a key, = and a value.")
+        values[key] = value
+    owner = (component, config)
+    async with session.client() as client:
+        found = await client.metadata(owner)
+        for key in delete or ():
+            entry = next((each for each in found if each["key"] == key), None)
+            if entry is None:
+                raise Absent(f"Configuration {config} has no metadata {key}.")
+            await client.delete_metadata(owner, entry["id"])
+        if values:
+            await client.put_metadata(owner, values)
+        found = await client.metadata(owner)
+    session.show_table(found, {"key": "KEY", "value": "VALUE", "timestamp": "WRITTEN"})
+
+
 async def config_versions(session: Session, component: Component, config: Config) -> None:
     """List the versions of a configuration, newest first."""
     async with session.client() as client:
@@ -287,6 +388,56 @@ async def row_list(session: Session, component: Component, config: Config) -> No
     session.show_table(found, columns)
 
 
+async def row_delete(
+    session: Session, component: Component, config: Config, row: RowId, change: Change = None
+) -> None:
+    """Remove a row."""
+    async with session.client() as client:
+        await client.delete_row(component, config, row, _body(changeDescription=change))
+    session.show({"id": row}, lambda: f"Row {text.clean(row)} is deleted.")
+
+
+async def row_versions(session: Session, component: Component, config: Config, row: RowId) -> None:
+    """List the versions of a row, newest first."""
+    async with session.client() as client:
+        found = await client.row_versions(component, config, row)
+    columns = {"version": "VERSION", "created": "CREATED", "changeDescription": "CHANGE"}
+    session.show_table(found, columns)
+
+
+async def row_rollback(
+    session: Session,
+    component: Component,
+    config: Config,
+    row: RowId,
+    version: Version,
+    change: Change = None,
+) -> None:
+    """Make an older version what the row is; its state stays."""
+    body = _body(changeDescription=change)
+    async with session.client() as client:
+        changed = await client.rollback_row(component, config, row, version, body)
+    session.show(changed, lambda: f"Version {changed['version']}.")
+
+
+async def row_copy(
+    session: Session,
+    component: Component,
+    config: Config,
+    row: RowId,
+    version: Version,
+    to: Annotated[
+        str | None, typer.Option(help="Configuration of the component that gets it.")
+    ] = None,
+    change: Change = None,
+) -> None:
+    """Copy a version of a row to a new row, and print its id."""
+    body = _body(targetConfigId=to, changeDescription=change)
+    async with session.client() as client:
+        made = await client.copy_row(component, config, row, version, body)
+    session.show(made, lambda: text.clean(made["id"]))
+
+
 # -- state -----------------------------------------------------------------------------------------
 
 
@@ -355,6 +506,37 @@ async def project_set(
     async with session.client() as client:
         changed = await client.update_project(wanted)
     session.show(changed, lambda: _project_text(changed))
+
+
+async def project_export(session: Session, target: Folder) -> None:
+    """Write configurations, rows, metadata and variables of the vault to a folder.
+
+    Secrets are written as the ciphers that they are. What the folder has of an earlier export and the
+    project no longer has is removed from it.
+    """
+    from vaka_server.cli import project  # noqa: PLC0415 - it loads the engine
+
+    await project.export(session, target)
+
+
+async def project_import(
+    session: Session,
+    source: Folder,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", help="Delete what the folder does not have; to the trash."),
+    ] = False,
+    change: Annotated[
+        str, typer.Option("--change", help="Why, for the list of versions.")
+    ] = "Imported from a folder",
+) -> None:
+    """Make the project what a folder says; a second time there is nothing to do."""
+    from vaka_server.cli import project  # noqa: PLC0415 - it loads the engine
+
+    await project.import_(session, source, dry_run=dry_run, delete=delete, change=change)
 
 
 def _project_text(project: Document) -> str:

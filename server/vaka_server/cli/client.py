@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vaka.models.event import Event
 
 Document = dict[str, Any]
+Owner = tuple[str, str]
+"""Component and configuration that metadata is of."""
 Progress = Callable[[int, int | None], None]
 """Told how many bytes were moved, and of how many where that is known."""
 
@@ -192,6 +194,54 @@ class Client(ABC):
     async def update_row(
         self, component: str, config: str, row: str, body: Mapping[str, Any]
     ) -> Document: ...
+    @abstractmethod
+    async def delete_config(self, component: str, config: str) -> None:
+        """To the trash; what is in the trash: for good."""
+
+    @abstractmethod
+    async def trash(self, component: str | None) -> list[Document]:
+        """Configurations in the trash, each with the member `componentId`."""
+
+    @abstractmethod
+    async def restore_config(self, component: str, config: str) -> Document: ...
+    @abstractmethod
+    async def rollback_config(
+        self, component: str, config: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        """`version`, the new one."""
+
+    @abstractmethod
+    async def copy_config(
+        self, component: str, config: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        """`id` of the new configuration."""
+
+    @abstractmethod
+    async def delete_row(
+        self, component: str, config: str, row: str, body: Mapping[str, Any]
+    ) -> None: ...
+    @abstractmethod
+    async def row_versions(self, component: str, config: str, row: str) -> list[Document]: ...
+    @abstractmethod
+    async def rollback_row(
+        self, component: str, config: str, row: str, version: int, body: Mapping[str, Any]
+    ) -> Document: ...
+    @abstractmethod
+    async def copy_row(
+        self, component: str, config: str, row: str, version: int, body: Mapping[str, Any]
+    ) -> Document: ...
+    @abstractmethod
+    async def metadata(self, of: Owner | None) -> list[Document]:
+        """What is said of a configuration, or with None of the project."""
+
+    @abstractmethod
+    async def all_metadata(self) -> list[Document]:
+        """`idComponent`, `configurationId` and `metadata` of all configurations that have some."""
+
+    @abstractmethod
+    async def put_metadata(self, of: Owner | None, values: Mapping[str, str]) -> list[Document]: ...
+    @abstractmethod
+    async def delete_metadata(self, of: Owner | None, entry: str) -> None: ...
     @abstractmethod
     async def state(self, component: str, config: str, row: str | None) -> Document:
         """`state` and `version`."""

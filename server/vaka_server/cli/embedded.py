@@ -37,6 +37,7 @@ from vaka_server.cli.client import (
     JobFilter,
     Load,
     NewToken,
+    Owner,
     Progress,
     ProjectChange,
     Run,
@@ -197,8 +198,13 @@ class EmbeddedClient(Client):
     async def configs(self, component: str | None) -> list[Document]:
         if component is not None:
             await self._engine.catalog.component(component)
-        found = await self._engine.catalog.configurations(self._project.id, component)
-        return [{"componentId": each.component_id, **await self._config_of(each)} for each in found]
+        catalog, project = self._engine.catalog, self._project.id
+        found = await catalog.configurations(project, component)
+        states = await catalog.states(project, found)
+        return [
+            {"componentId": each.component_id, **documents.configuration(each, states=states)}
+            for each in found
+        ]
 
     async def config(self, component: str, config: str, version: int | None = None) -> Document:
         found = await self._engine.catalog.configuration(
@@ -265,6 +271,108 @@ class EmbeddedClient(Client):
             change_description=str(body.get("changeDescription") or ""),
         )
         return documents.row(updated)
+
+    async def delete_config(self, component: str, config: str) -> None:
+        await self._engine.catalog.delete_configuration(self._project.id, component, config)
+
+    async def trash(self, component: str | None) -> list[Document]:
+        found = await self._engine.catalog.deleted_configurations(self._project.id, component)
+        return [
+            {"componentId": each.component_id, **documents.configuration(each, details=False)}
+            for each in found
+        ]
+
+    async def restore_config(self, component: str, config: str) -> Document:
+        return await self._config_of(
+            await self._engine.catalog.restore_configuration(self._project.id, component, config)
+        )
+
+    async def rollback_config(
+        self, component: str, config: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        changed = await self._engine.catalog.rollback_configuration(
+            self._project.id, component, config, version, change_description=_change(body)
+        )
+        return {"version": changed.version}
+
+    async def copy_config(
+        self, component: str, config: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        made = await self._engine.catalog.copy_configuration(
+            self._project.id,
+            component,
+            config,
+            version,
+            name=body.get("name"),
+            description=body.get("description"),
+            change_description=_change(body),
+        )
+        return {"id": made.id}
+
+    async def delete_row(
+        self, component: str, config: str, row: str, body: Mapping[str, Any]
+    ) -> None:
+        await self._engine.catalog.delete_row(
+            self._project.id, component, config, row, change_description=_change(body)
+        )
+
+    async def row_versions(self, component: str, config: str, row: str) -> list[Document]:
+        found = await self._engine.catalog.row_versions(self._project.id, component, config, row)
+        return [documents.version(each) for each in found]
+
+    async def rollback_row(
+        self, component: str, config: str, row: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        return documents.row(
+            await self._engine.catalog.rollback_row(
+                self._project.id, component, config, row, version, change_description=_change(body)
+            )
+        )
+
+    async def copy_row(
+        self, component: str, config: str, row: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        return documents.row(
+            await self._engine.catalog.copy_row(
+                self._project.id,
+                component,
+                config,
+                row,
+                version,
+                target=body.get("targetConfigId"),
+                change_description=_change(body),
+            )
+        )
+
+    async def metadata(self, of: Owner | None) -> list[Document]:
+        component, config = of or (None, None)
+        found = await self._engine.catalog.metadata(
+            self._project.id, component_id=component, config_id=config
+        )
+        return documents.remarks(found)
+
+    async def all_metadata(self) -> list[Document]:
+        return [
+            {
+                "idComponent": each.component_id,
+                "configurationId": each.config_id,
+                "metadata": documents.remarks(each.entries),
+            }
+            for each in await self._engine.catalog.find_metadata(self._project.id)
+        ]
+
+    async def put_metadata(self, of: Owner | None, values: Mapping[str, str]) -> list[Document]:
+        component, config = of or (None, None)
+        found = await self._engine.catalog.put_metadata(
+            self._project.id, values, component_id=component, config_id=config
+        )
+        return documents.remarks(found)
+
+    async def delete_metadata(self, of: Owner | None, entry: str) -> None:
+        component, config = of or (None, None)
+        await self._engine.catalog.delete_metadata(
+            self._project.id, entry, component_id=component, config_id=config
+        )
 
     async def state(self, component: str, config: str, row: str | None) -> Document:
         found = await self._engine.catalog.state(self._project.id, component, config, row)
@@ -473,6 +581,10 @@ class EmbeddedClient(Client):
             copy = Path(folder) / "input"
             await trio.to_thread.run_sync(_copy, path, copy)
             yield copy
+
+
+def _change(body: Mapping[str, Any]) -> str:
+    return str(body.get("changeDescription") or "")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -34,6 +34,7 @@ from vaka_server.cli.client import (
     JobFilter,
     Load,
     NewToken,
+    Owner,
     Progress,
     ProjectChange,
     Run,
@@ -221,6 +222,76 @@ class HttpClient(Client):
     ) -> Document:
         path = f"{_config(component, config)}/rows/{_segment(row)}"
         return _object(await self._json("PUT", path, json=dict(body)))
+
+    async def delete_config(self, component: str, config: str) -> None:
+        await self._json("DELETE", _config(component, config))
+
+    async def trash(self, component: str | None) -> list[Document]:
+        if component is not None:
+            path = f"{_component(component)}/configs"
+            found = _list(await self._json("GET", path, params={"isDeleted": "true"}))
+            return [{"componentId": component, **each} for each in found]
+        known = _list(
+            await self._json("GET", "/v2/storage/components", params={"isDeleted": "true"})
+        )
+        return [
+            {"componentId": each["id"], **config}
+            for each in known
+            for config in each["configurations"]
+        ]
+
+    async def restore_config(self, component: str, config: str) -> Document:
+        return _object(await self._json("POST", f"{_config(component, config)}/restore"))
+
+    async def rollback_config(
+        self, component: str, config: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        path = f"{_config(component, config)}/versions/{version}/rollback"
+        return _object(await self._json("POST", path, json=dict(body)))
+
+    async def copy_config(
+        self, component: str, config: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        path = f"{_config(component, config)}/versions/{version}/create"
+        return _object(await self._json("POST", path, json=dict(body)))
+
+    async def delete_row(
+        self, component: str, config: str, row: str, body: Mapping[str, Any]
+    ) -> None:
+        await self._json("DELETE", _row(component, config, row), json=dict(body))
+
+    async def row_versions(self, component: str, config: str, row: str) -> list[Document]:
+        return _list(await self._json("GET", f"{_row(component, config, row)}/versions"))
+
+    async def rollback_row(
+        self, component: str, config: str, row: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        path = f"{_row(component, config, row)}/versions/{version}/rollback"
+        return _object(await self._json("POST", path, json=dict(body)))
+
+    async def copy_row(
+        self, component: str, config: str, row: str, version: int, body: Mapping[str, Any]
+    ) -> Document:
+        path = f"{_row(component, config, row)}/versions/{version}/create"
+        return _object(await self._json("POST", path, json=dict(body)))
+
+    async def metadata(self, of: Owner | None) -> list[Document]:
+        return _list(await self._json("GET", _metadata(of)))
+
+    async def all_metadata(self) -> list[Document]:
+        found = await self._json(
+            "GET",
+            "/v2/storage/search/component-configurations",
+            params={"include": "filteredMetadata"},
+        )
+        return [each for each in _list(found) if each["metadata"]]
+
+    async def put_metadata(self, of: Owner | None, values: Mapping[str, str]) -> list[Document]:
+        entries = [{"key": key, "value": value} for key, value in values.items()]
+        return _list(await self._json("POST", _metadata(of), json={"metadata": entries}))
+
+    async def delete_metadata(self, of: Owner | None, entry: str) -> None:
+        await self._json("DELETE", f"{_metadata(of)}/{_segment(entry)}")
 
     async def state(self, component: str, config: str, row: str | None) -> Document:
         return _object(await self._json("GET", _state(component, config, row)))
@@ -531,9 +602,17 @@ def _credentials(component: str, credentials: str) -> str:
     return f"/vaka/oauth/{_segment(component)}/{_segment(credentials)}"
 
 
+def _row(component: str, config: str, row: str) -> str:
+    return f"{_config(component, config)}/rows/{_segment(row)}"
+
+
+def _metadata(of: Owner | None) -> str:
+    return f"{'/v2/storage/branch/default' if of is None else _config(*of)}/metadata"
+
+
 def _state(component: str, config: str, row: str | None) -> str:
-    path = _config(component, config)
-    return f"{path}/state" if row is None else f"{path}/rows/{_segment(row)}/state"
+    path = _config(component, config) if row is None else _row(component, config, row)
+    return f"{path}/state"
 
 
 def _object(value: Any) -> Document:
