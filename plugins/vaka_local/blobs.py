@@ -112,10 +112,18 @@ class LocalBlobs(BlobBackend):
             raise InvalidInput(
                 f"The id of a block has 1 to {_LONGEST_BLOCK} characters.", path="blocks"
             )
-        await self._check(scope, file_id, name, overwrite=True)
 
         def keep() -> None:
             with self._blocks.of(scope.project, file_id, name) as staged:
+                if (
+                    staged.is_empty
+                ):  # else it was looked up for the first, and nobody has deleted it
+                    self._database.in_thread(
+                        lambda connection: self._writable(
+                            connection, scope, file_id, name, overwrite=True
+                        ),
+                        writes=False,
+                    )
                 staged.stage(block, source, trio.from_thread.check_cancelled)
 
         await trio.to_thread.run_sync(keep, limiter=self._transfers)
@@ -232,18 +240,25 @@ class LocalBlobs(BlobBackend):
         self, scope: StorageScope, file_id: int, name: str, *, overwrite: bool
     ) -> Any | None:
         """The row of a blob that may be written, if there is one; raises when it may not."""
+        return await self._database.read(
+            lambda connection: self._writable(connection, scope, file_id, name, overwrite=overwrite)
+        )
 
-        def find(connection: Connection) -> Any | None:
-            file = find_row(connection, scope, file_id, self._clock())
-            _check_name(name, is_sliced=file.is_sliced)
-            row = connection.execute(
-                sa.select(file_blobs).where(*_named(file_id, name))
-            ).one_or_none()
-            if row is not None and not overwrite:
-                raise _there_already(name)
-            return row
-
-        return await self._database.read(find)
+    def _writable(
+        self,
+        connection: Connection,
+        scope: StorageScope,
+        file_id: int,
+        name: str,
+        *,
+        overwrite: bool,
+    ) -> Any | None:
+        file = find_row(connection, scope, file_id, self._clock())
+        _check_name(name, is_sliced=file.is_sliced)
+        row = connection.execute(sa.select(file_blobs).where(*_named(file_id, name))).one_or_none()
+        if row is not None and not overwrite:
+            raise _there_already(name)
+        return row
 
     def _replace(
         self,

@@ -88,7 +88,8 @@ class Staged:
             if name in known and known[name][1] == size:
                 offset = known[name][0]
                 self._note(name, None)  # what is half replaced is no block
-            self._check_bounds(name, end)
+            else:
+                self._check_bounds(name, end)
             os.lseek(target, offset, os.SEEK_SET)
             try:
                 copy(source, target, check, size=size)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 from uuid import uuid4
@@ -210,11 +210,14 @@ async def spool(body: Body, folder: Path, *, limit: int | None = None) -> AsyncI
     size = 0
     try:
         try:
-            async for parts in _gathered(body):
-                size += sum(map(len, parts))
-                if limit is not None and size > limit:
-                    raise RequestEntityTooLarge(f"The request's body is larger than {limit} bytes.")
-                await trio.to_thread.run_sync(stream.writelines, parts)
+            async with aclosing(_gathered(body)) as pieces:
+                async for parts in pieces:
+                    size += sum(map(len, parts))
+                    if limit is not None and size > limit:
+                        raise RequestEntityTooLarge(
+                            f"The request's body is larger than {limit} bytes."
+                        )
+                    await trio.to_thread.run_sync(stream.writelines, parts)
         finally:
             stream.close()
         yield path
@@ -222,7 +225,7 @@ async def spool(body: Body, folder: Path, *, limit: int | None = None) -> AsyncI
         path.unlink(missing_ok=True)
 
 
-async def _gathered(body: Body) -> AsyncIterator[list[bytes]]:
+async def _gathered(body: Body) -> AsyncGenerator[list[bytes], None]:
     """A body in pieces of `CHUNK` bytes or more: a thread costs more than to write what came at once."""
     parts: list[bytes] = []
     size = 0

@@ -467,6 +467,7 @@ async def test_what_is_replaced_again_and_again_is_bounded(
         (tmp_path / "src").write_text(content)
         await storage.files.blobs.stage(SCOPE, file, "", "1", tmp_path / "src")
 
+    (tmp_path / "src").write_text("zz")
     with pytest.raises(InvalidInput, match="Too many blocks have been replaced"):
         await storage.files.blobs.stage(SCOPE, file, "", "1", tmp_path / "src")
 
