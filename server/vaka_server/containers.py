@@ -35,7 +35,7 @@ KEY_FILE = "signing.key"
 PERIOD = timedelta(hours=1)
 """Signatures begin and end at multiples of it, so that the same URL is given for a while."""
 _VERSION = "2017-11-09"
-_PREFIX = "exp-15-files-"
+_PREFIX = "files-"
 _LONGEST = 63
 _KEY_BYTES = 32
 _REMEMBERED = 1024
