@@ -255,6 +255,24 @@ class Encryption:
 
         return await self._each(Copy(document), context, opened, self._text_now)
 
+    async def decrypt_given(
+        self, document: Json, scope: Scope, *, memory: KeyMemory | None = None
+    ) -> Json:
+        """The same of a document that nobody has stored: what is in the clear may stay so, as text.
+
+        Raises:
+            CipherRefused: as `decrypt`, of what begins with a known prefix.
+            ApplicationError: a key provider does not answer.
+        """
+        context = _Context(scope, "run", memory)
+
+        async def opened(slot: Slot) -> Json:
+            value = slot.value
+            is_cipher = isinstance(value, str) and split_cipher(value) is not None
+            return await self._text(value, context) if is_cipher else as_text(value)
+
+        return await self._each(Copy(document), context, opened, self._text_now)
+
     async def decrypt_bytes(self, value: str, scope: Scope, *, purpose: Purpose = "run") -> bytes:
         """What one cipher holds, which need not be text.
 
