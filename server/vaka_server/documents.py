@@ -33,6 +33,7 @@ from vaka.models.storage import (
     FileDetail,
     LoadResult,
     MetadataEntry,
+    SnapshotDetail,
     TableDetail,
 )
 
@@ -551,56 +552,80 @@ def workspace(value: Workspace) -> Document:
 # -- storage ---------------------------------------------------------------------------------------
 
 
+EXTRAS = frozenset(
+    {"attributes", "metadata", "columns", "columnMetadata", "buckets", "sourceMetadata"}
+)
+"""What clients may ask for with `include`, or leave out."""
+
+
 def bucket(
     value: BucketDetail,
     base: str,
     *,
     backend: str,
     tables: Sequence[TableDetail] | None = None,
+    counted: Sequence[TableDetail] | None = None,
+    include: Collection[str] = EXTRAS,
 ) -> Document:
-    """A bucket; with `tables` its detail, without the list form, where `tables` is an address."""
+    """A bucket; with `tables` its detail, without the list form, where `tables` is an address.
+
+    `counted` are the tables that it has, where they are known and not to be shown: without both, there
+    are no counts in the document.
+    """
     uri = f"{base}/v2/storage/buckets/{value.id}"
-    known = tables or ()
-    return {
+    document: Document = {
         "uri": uri,
         "id": value.id,
         "name": value.name,
         "displayName": value.display_name or value.name.removeprefix("c-"),
         "stage": value.stage,
         "description": value.description,
-        "tables": (
-            f"{uri}/tables"
-            if tables is None
-            else [table(each, base, backend=backend) for each in tables]
-        ),
+        "tables": f"{uri}/tables",
         "created": storage_moment(value.created),
         "updated": storage_moment(value.last_change_date or value.created),
         "lastChangeDate": storage_moment(value.last_change_date),
         "isReadOnly": False,
-        "dataSizeBytes": sum(each.data_size_bytes or 0 for each in known),
-        "rowsCount": sum(each.rows_count or 0 for each in known),
-        "tablesCount": len(known),
         "isMaintenance": False,
         "backend": backend,
         "sharing": None,
         "hasExternalSchema": False,
         "databaseName": None,
-        "path": value.id,
-        "backendPath": [value.id],
-        "color": None,
+        "path": f"main.{value.id}",
+        "backendPath": ["MAIN", value.id],
+        "color": value.color,
         "owner": None,
         "isLinkedBucket": False,
         "linkedBy": [],
         "bucketSharingAllowed": False,
-        "attributes": [],
-        "metadata": _metadata(value.metadata),
     }
+    known = counted if tables is None else tables
+    if known is not None:
+        document["dataSizeBytes"] = sum(each.data_size_bytes or 0 for each in known)
+        document["rowsCount"] = sum(each.rows_count or 0 for each in known)
+        document["tablesCount"] = len(known)
+    if tables is not None:
+        shown = frozenset(include) - {"buckets"}
+        document["tables"] = [table(each, base, backend=backend, include=shown) for each in tables]
+    if "attributes" in include:
+        document["attributes"] = []
+    if "metadata" in include:
+        document["metadata"] = metadata(value.metadata)
+    return document
 
 
 def table(
-    value: TableDetail, base: str, *, backend: str, bucket_of: BucketDetail | None = None
+    value: TableDetail,
+    base: str,
+    *,
+    backend: str,
+    bucket_of: BucketDetail | None = None,
+    counted: Sequence[TableDetail] | None = None,
+    include: Collection[str] = EXTRAS,
 ) -> Document:
-    """A table; with `bucket_of` its detail."""
+    """A table; with `bucket_of` also its bucket, where that is to be included.
+
+    `counted` are the tables of the bucket, where they are known.
+    """
     document: Document = {
         "uri": f"{base}/v2/storage/tables/{value.id}",
         "id": value.id,
@@ -624,23 +649,46 @@ def table(
         "isTyped": value.is_typed,
         "timestampType": "MANAGED",
         "tableType": "table",
-        "path": value.id,
-        "attributes": [],
-        "columns": list(value.columns),
-        "metadata": _metadata(value.metadata),
-        "columnMetadata": {
-            column: _metadata(entries) for column, entries in value.column_metadata.items()
-        },
+        "path": f"main.{value.id}",
     }
-    if value.is_typed:
+    if "attributes" in include:
+        document["attributes"] = []
+    if "columns" in include:
+        document["columns"] = list(value.columns)
+    if "metadata" in include:
+        document["metadata"] = metadata(value.metadata)
+    if "columnMetadata" in include:
+        document["columnMetadata"] = column_metadata(value)
+    if value.is_typed and "columns" in include:
         document["definition"] = {
             "primaryKeysNames": list(value.primary_key),
             "columns": [_column(each) for each in value.definitions],
         }
-    if bucket_of is not None:
-        document["bucket"] = bucket(bucket_of, base, backend=backend)
+    if bucket_of is not None and "buckets" in include:
+        document["bucket"] = bucket(
+            bucket_of, base, backend=backend, counted=counted, include={"attributes", "metadata"}
+        )
         document["bucket"].pop("tables")
+    if value.source is not None:
+        document["sourceTable"] = table(value.source, base, backend=backend, include=include)
     return document
+
+
+def column_metadata(value: TableDetail) -> Document:
+    """What is said of a table's columns, by their names."""
+    return {column: metadata(entries) for column, entries in value.column_metadata.items()}
+
+
+def snapshot(value: SnapshotDetail, base: str, *, backend: str) -> Document:
+    """A snapshot, with the table as it was."""
+    return {
+        "id": value.id,
+        "createdTime": storage_moment(value.created),
+        "description": value.description,
+        "dataSizeBytes": value.table.data_size_bytes,
+        "creatorToken": _creator(value.creator_token_id, value.creator_token_description),
+        "table": table(value.table, base, backend=backend),
+    }
 
 
 def _column(value: ColumnDefinition) -> Document:
@@ -784,7 +832,8 @@ def _creator(token_id: str | None, description: str | None) -> Document | None:
     return {"id": number(token_id), "description": description or ""}
 
 
-def _metadata(entries: Iterable[MetadataEntry]) -> list[Document]:
+def metadata(entries: Iterable[MetadataEntry]) -> list[Document]:
+    """What is said of a bucket, a table or a column."""
     return [
         {
             "id": entry.id,

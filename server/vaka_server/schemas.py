@@ -644,6 +644,14 @@ class NewBucket(Schema):
     name: str
     stage: Literal["in", "out"] = "in"
     description: str = ""
+    display_name: str | None = None
+    color: str | None = None
+
+
+class BucketChanges(Schema):
+    display_name: str | None = None
+    color: str | None = None
+    """Empty: none."""
 
 
 class Table(Schema):
@@ -651,7 +659,8 @@ class Table(Schema):
 
     id: str
     name: str
-    columns: Strings
+    columns: Strings | None = None
+    """In lists only when they are asked for."""
     primary_key: Strings
     created: Time
     last_import_date: Time | None

@@ -26,6 +26,7 @@ from tests.bench import (
     masking,
     memory,
     server,
+    storage_api,
     tables,
 )
 from tests.bench.measuring import Measure
@@ -39,6 +40,7 @@ MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
     ("masker",): masking.measure,
     ("load", "export", "incremental"): tables.measure,
     ("memory",): memory.measure,
+    ("storage API memory",): storage_api.measure,
     ("large table", "large table memory"): mapping.measure_large,
     ("200 input tables", "2,000 input files"): mapping.measure_many,
     ("zip snapshot", "tar.zst snapshot"): archives.measure,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from vaka.models.operation import Done
-from vaka.operations import branches, buckets, files, tables, workspaces
+from vaka.operations import branches, buckets, structure, tables, workspaces
 from vaka.operations._work import Work
 from vaka.operations.selection import export_options
 
@@ -20,8 +20,8 @@ Handler = Callable[[Work], Awaitable[Done]]
 
 HANDLERS: Mapping[str, Handler] = {
     **tables.HANDLERS,
+    **structure.HANDLERS,
     **buckets.HANDLERS,
-    **files.HANDLERS,
     **branches.HANDLERS,
     **workspaces.HANDLERS,
 }

@@ -22,4 +22,16 @@ async def delete(work: Work) -> Done:
     return Done()
 
 
-HANDLERS = {"bucketDelete": delete}
+async def update(work: Work) -> Done:
+    """`bucketUpdate`: `bucketId`, and how it is to be shown: `displayName`, `color`."""
+    params = work.operation.params
+    changed = await work.storage.tables.update_bucket(
+        work.scope,
+        str(params["bucketId"]),
+        display_name=params.get("displayName"),
+        color=params.get("color"),
+    )
+    return Done(bucket=changed)
+
+
+HANDLERS = {"bucketDelete": delete, "bucketUpdate": update}

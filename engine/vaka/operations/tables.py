@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from vaka.errors import NotFound, UserError
+from vaka.errors import Conflict, NotFound, UserError
 from vaka.models.operation import Done, Transfer
 from vaka.models.storage import (
     ExportOptions,
@@ -23,11 +23,14 @@ from vaka.operations.selection import export_options, texts, words
 
 
 async def create(work: Work) -> Done:
-    """`tableCreate`: a new table of a file's header and rows (storage-api.md section 7.3).
+    """`tableCreate`: a new table of a file's header and rows, or of a snapshot (section 7.3).
 
-    `source.fileId`, and in `params` what an import takes, `primaryKey` and `displayName`.
+    `source.fileId`, and in `params` what an import takes, `primaryKey` and `displayName`; or
+    `source.snapshotId` and `displayName`.
     """
     params = _params(work)
+    if "snapshotId" in work.operation.params["source"]:
+        return await _restore(work, params)
     await work.storage.tables.bucket(work.scope, work.table_id.rpartition(".")[0])
     shown = params.get("displayName") if work.storage.has_display_names else None
     load = TableLoad(
@@ -43,6 +46,20 @@ async def create(work: Work) -> Done:
     made = await work.storage.tables.table(work.scope, work.table_id)
     bucket = await work.storage.tables.bucket(work.scope, made.bucket)
     return Done(table=made, bucket=bucket, transfer=transfer)
+
+
+async def _restore(work: Work, params: Mapping[str, Any]) -> Done:
+    """Make the table of a snapshot."""
+    tables, snapshot = work.storage.tables, str(work.operation.params["source"]["snapshotId"])
+    try:
+        made = await tables.restore_snapshot(
+            work.scope, snapshot, work.table_id, display_name=params.get("displayName")
+        )
+    except Conflict:
+        if not work.is_repeated:
+            raise
+        made = await tables.table(work.scope, work.table_id)
+    return Done(table=made, bucket=await tables.bucket(work.scope, made.bucket))
 
 
 async def load(work: Work) -> Done:

@@ -3,14 +3,17 @@
 from vaka_server.routes.storage import (
     blobs,
     branches,
+    buckets,
     components,
     configurations,
     files,
     index,
     jobs,
+    metadata,
     remarks,
     rows,
     search,
+    tables,
     workspaces,
 )
 
@@ -21,6 +24,9 @@ ROUTES = (
     *files.ROUTES,
     *blobs.ROUTES,
     *jobs.ROUTES,
+    *buckets.ROUTES,
+    *tables.ROUTES,
+    *metadata.ROUTES,
     *branches.ROUTES,
     *components.ROUTES,
     *configurations.ROUTES,
