@@ -526,6 +526,25 @@ async def test_a_branch_changes_configurations_for_itself(site: Site) -> None:
         assert code(await site.ask(method, f"{configs}/own/{action}")) == (501, "notImplemented")
 
 
+async def test_a_job_in_a_branch_runs_what_the_branch_has(site: Site) -> None:
+    await make(site, configuration={"parameters": {"of": "main"}})
+    branch = await site.engine.catalog.create_branch("1", "dev")
+    configs = f"/v2/storage/branch/{branch.id}/components/C/configs"
+    await done(site, "PUT", f"{configs}/c", {"configuration": {"parameters": {"of": "dev"}}})
+    await done(site, "POST", configs, {"name": "own", "configurationId": "own"})
+
+    async def version(**body: Any) -> Any:
+        ended = await site.finished(await site.run(body))
+        assert ended["status"] == "success", ended
+        return ended["result"]["configVersion"]
+
+    assert await version(config="c") == 1
+    assert await version(config="c", branchId=branch.id) == 2
+    assert await version(config="own", branchId=branch.id) == 1
+    refused = await site.finished(await site.run({"config": "own"}))
+    assert "Configuration own not found" in refused["result"]["message"]
+
+
 # -- search ----------------------------------------------------------------------------------------
 
 
