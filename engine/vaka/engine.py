@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import trio
 
@@ -632,9 +632,13 @@ def _not_open() -> ApplicationError:
     return ApplicationError("The engine is not open; use it inside `async with Engine(...)`.")
 
 
+OF_CLIENTS: Final = {"keboola.mcp-server-tool": "MCP server"}
+"""Components whose configurations clients make for themselves (storage-api.md section 12)."""
+
+
 async def _register_built_in(catalog: Catalog) -> None:
     """Components that only hold configurations must be there before somebody configures them."""
-    for component_id, name in BUILT_IN.items():
+    for component_id, name in {**BUILT_IN, **OF_CLIENTS}.items():
         try:
             await catalog.component(component_id)
         except NotFound:

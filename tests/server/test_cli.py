@@ -152,8 +152,8 @@ def play(shell: Shell, *output: Printed, **script: Any) -> None:
 
 def test_components(shell: Shell, component: Path) -> None:
     assert shell.run("component", "add", str(component)).stdout == "Component C is registered.\n"
-    # two hold configurations only, and are there from the start
-    built_in = ["keboola.shared-code", "keboola.variables"]
+    # these hold configurations only, and are there from the start
+    built_in = ["keboola.mcp-server-tool", "keboola.shared-code", "keboola.variables"]
     assert [each["id"] for each in shell.json("component", "list")] == ["C", *built_in]
     shown = shell.lines("component", "list")
     assert [line.split() for line in shown[:2]] == [

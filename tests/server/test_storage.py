@@ -38,6 +38,7 @@ async def test_the_index_needs_no_token_and_minds_no_wrong_one(site: Site) -> No
         assert services["queue"] == "http://localhost/queue"
         assert [component["id"] for component in index["components"]] == [
             "C",
+            "keboola.mcp-server-tool",
             "keboola.shared-code",
             "keboola.variables",
         ]
