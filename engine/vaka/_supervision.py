@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vaka.errors import (
     ApplicationError,
+    CipherRefused,
     ComponentCrashed,
     ContainerFailed,
     ContainerLost,
@@ -81,11 +82,13 @@ def verdict(faults: Sequence[BaseException]) -> Verdict:
     fault = next((each for each in faults if not isinstance(each, UserError)), faults[0])
     user = isinstance(fault, UserError)
     detail = str(fault) or repr(fault)
+    if isinstance(fault, CipherRefused):
+        detail = f"Encryption error: {detail}"
     if not isinstance(fault, UserError | ApplicationError):
         detail = f"{type(fault).__name__}: {detail}"
     return Verdict(
         error="user" if user else "application",
-        message=str(fault) if user else INTERNAL_ERROR,
+        message=detail if user else INTERNAL_ERROR,
         detail=detail,
         exception_id=new_exception_id(),
         cause=_cause(fault),
@@ -114,6 +117,9 @@ def _cause(fault: BaseException) -> Cause:
             return Cause(CauseKind.RUNTIME_LOST, {"detail": str(fault)})
         case StoreUnavailable() | MappingFailed():
             return Cause(CauseKind.STORAGE, {"detail": str(fault)})
+        case CipherRefused(paths=paths):
+            evidence = {"detail": str(fault), "paths": list(paths)}
+            return Cause(CauseKind.CONFIGURATION, evidence)
         case InvalidDefinition() | InvalidInput() | NotFound():
             return Cause(CauseKind.CONFIGURATION, {"detail": str(fault)})
         case UserError():

@@ -46,8 +46,10 @@ from vaka._plugins import Plugins
 from vaka._supervision import leaves
 from vaka.actors.action import Actions
 from vaka.actors.admission import Admission
+from vaka.actors.branch import branch_type
 from vaka.actors.collector import apply, collect_forever, plan
 from vaka.actors.dispatcher import Dispatcher
+from vaka.actors.job_secrets import MAKE_KEYS, sealing_scope, token_scope
 from vaka.actors.ledger import ImageLedger
 from vaka.actors.limits import reserved_memory
 from vaka.actors.operations import Operations
@@ -56,16 +58,20 @@ from vaka.actors.reencryption import LegacyFamily, Reencryption
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
 from vaka.config import EngineConfig
-from vaka.encryption import Encryption
+from vaka.encryption import Encryption, plain_secrets
 from vaka.errors import (
     ApplicationError,
+    CipherRefused,
+    Conflict,
     EngineError,
     HomeInUse,
+    InvalidInput,
     NotFound,
     RuntimeUnavailable,
     UserError,
 )
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend, Resource
+from vaka.models.ciphers import Scope, is_cipher
 from vaka.models.component import ComponentDefinition
 from vaka.models.event import Event
 from vaka.models.garbage import GarbagePlan, GarbageReport
@@ -97,6 +103,12 @@ FIRST_FEATURES = ("queuev2", "artifacts")
 """Component libraries ask for the first; without it they speak of a legacy queue."""
 UNSIGNED = frozenset({"token_id", "token_description", "idempotency_key"})
 """What of a request says who sends it, and not what is asked for."""
+SECRETIVE = {
+    "config_data": "configData",
+    "variable_values_data": "variableValuesData",
+    "row": "row",
+}
+"""Members of a request that may hold secrets, and what its author calls them."""
 PARALLELISM_LIMIT = "components.jobsParallelism"
 
 
@@ -419,49 +431,110 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def submit(self, spec: JobSpec) -> Job:
         """Accept a job. Returns once it is durable; it starts when a slot and its lock are free.
 
+        Secrets of the request in the clear, and its token, are stored as ciphers.
+
         Raises:
             NotFound: there is no such component, or no such branch.
             Conflict: the idempotency key was used for another request.
+            InvalidInput: it has a secret in the clear, and there is no key provider.
+            ApplicationError: the key provider does not answer.
         """
         services = self.services
         definition = await self._definition(spec)
         project = await self._recent(
             ("project", spec.project), lambda: services.catalog.project(spec.project)
         )
-        if spec.branch is not None:
-            known = {each.id for each in await services.catalog.branches(spec.project)}
-            if spec.branch not in known:
-                raise NotFound(f"Branch {spec.branch} not found", kind="branch", id=spec.branch)
+        kind = await branch_type(services.catalog, spec.project, spec.branch)
         document = spec.model_dump(mode="json", exclude={"token"}, exclude_defaults=True)
         component = spec.component or definition.id
+        scope = sealing_scope(project, Scope(component, spec.project, branch_type=kind))
+        sealed = await self._sealed(document, scope)
+        token = await self._sealed_token(spec, component)
         limit = project.limits.get(PARALLELISM_LIMIT)
-        record = await services.store.submit(
-            NewJob(
-                project=spec.project,
-                component=component,
-                config=spec.config,
-                spec=document,
-                mode=spec.mode,
-                lock_name=(
-                    None
-                    if spec.config is None
-                    else f"docker-{spec.project}-{component}-{spec.config}"
-                ),
-                memory_bytes=reserved_memory(self.config, project, definition, spec.container_type),
-                project_parallelism=int(limit) if limit else None,
-                parent_run_id=spec.parent_run_id,
-                token_id=spec.token_id,
-                token_description=spec.token_description,
-                idempotency_key=spec.idempotency_key,
-                idempotency_seconds=self.config.idempotency_age,
-                host=services.owner.host,
-                pid=services.owner.pid,
-                request_hash=_request_hash(document),
-            )
+        new = NewJob(
+            project=spec.project,
+            component=component,
+            config=spec.config,
+            spec=sealed,
+            mode=spec.mode,
+            lock_name=(
+                None if spec.config is None else f"docker-{spec.project}-{component}-{spec.config}"
+            ),
+            memory_bytes=reserved_memory(self.config, project, definition, spec.container_type),
+            project_parallelism=int(limit) if limit else None,
+            parent_run_id=spec.parent_run_id,
+            token_id=spec.token_id,
+            token_description=spec.token_description,
+            token=token,
+            idempotency_key=spec.idempotency_key,
+            idempotency_seconds=self.config.idempotency_age,
+            host=services.owner.host,
+            pid=services.owner.pid,
+            request_hash=await self._request_hash(spec, document, sealed, scope),
         )
-        if spec.token is not None:
+        try:
+            record = await services.store.submit(new)
+        except Conflict:
+            if sealed == document:
+                raise
+            # the same request may have come twice at the same moment: its hash is stored only now
+            hashed = await self._request_hash(spec, document, sealed, scope)
+            record = await services.store.submit(replace(new, request_hash=hashed))
+        if spec.token is not None and token is None:
             services.tokens[record.id] = spec.token
         return Job(self, record)
+
+    async def _sealed(self, document: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+        """A request with the secrets in it encrypted: as it is stored, listed and logged.
+
+        Raises:
+            InvalidInput: a secret is in the clear, and nothing here encrypts; names its key.
+            ApplicationError: the key provider does not answer.
+        """
+        secretive = {SECRETIVE[name]: document[name] for name in SECRETIVE if name in document}
+        if self.encryption.can_encrypt:
+            secretive = await self.encryption.encrypt_for("job-config", secretive, scope)
+        elif paths := plain_secrets(secretive):
+            raise InvalidInput(
+                f"The value of '{paths[0]}' must be encrypted before it is stored, and this "
+                f"installation has no keys. {MAKE_KEYS}",
+                path=paths[0],
+            )
+        sealed = {name: secretive[word] for name, word in SECRETIVE.items() if word in secretive}
+        return {**document, **sealed}
+
+    async def _sealed_token(self, spec: JobSpec, component: str) -> str | None:
+        """The token of a request as a cipher; None when it has none, or nothing here encrypts."""
+        if spec.token is None or not self.encryption.can_encrypt:
+            return None
+        scope = token_scope(spec.project, component)
+        return await self.encryption.encrypt_bytes(
+            spec.token.get_secret_value().encode(),
+            scope,
+            family=self.encryption.family("token", scope),
+        )
+
+    async def _request_hash(
+        self, spec: JobSpec, document: Mapping[str, Any], sealed: Mapping[str, Any], scope: Scope
+    ) -> str | None:
+        """What tells a repeated request from another one, as it is stored; None without a key.
+
+        It is taken from the request as given. With secrets in it, a weak one could be guessed from it,
+        so it is stored as a cipher, and that of an equal request is the stored one.
+        """
+        if spec.idempotency_key is None:
+            return None
+        plain = _request_hash(document)
+        if sealed == document:
+            return plain
+        known = await self.services.store.request_hash(spec.project, spec.idempotency_key)
+        if known is not None and is_cipher(known):
+            with suppress(CipherRefused):
+                if await self.encryption.decrypt_bytes(known, scope) == plain.encode():
+                    return known
+        return await self.encryption.encrypt_bytes(
+            plain.encode(), scope, family=self.encryption.family("job-config", scope)
+        )
 
     async def delete_branch(self, project: str, branch: str) -> None:
         """Remove a development branch: from the catalog, and from a Storage that keeps branches apart.

@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from vaka.errors import ApplicationError, UserError
 from vaka.hooks import Catalog
 from vaka.models.catalog import Json
-from vaka.models.ciphers import refuse_ciphers
 from vaka.models.configuration import JobConfiguration
 from vaka.models.tree import is_blank, text
 
@@ -27,6 +26,11 @@ DEPRECATED: Final = (
 )
 VERSION: Final = "3"
 """The only version of the broker that is asked."""
+SUBMIT_AGAIN: Final = (
+    "Submit it with one. Where there is no key ring, a token is kept in memory only, and lost when the "
+    "service is started again."
+)
+"""What to do about a job that has no token and needs one."""
 TIMEOUT: Final = 30.0
 """Seconds that each step of asking the broker may take."""
 LARGEST: Final = 1 << 20
@@ -64,19 +68,15 @@ async def fetch_credentials(
     credentials_id: str,
     token: SecretStr | None,
 ) -> Mapping[str, Json]:
-    """Credentials from the broker at `url`, or from the catalog when that is None.
+    """Credentials, encrypted as they are, from the broker at `url` or, when that is None, the catalog.
 
     Raises:
-        UserError: there are none, or they are encrypted and cannot be read.
+        UserError: there are none, or the broker has to be asked with a token that is not there.
         ApplicationError: the broker does not answer as it must.
     """
     if url is None:
-        found = await catalog.oauth_credentials(project, component, credentials_id)
-    else:
-        found = await _ask(url, component, credentials_id, token)
-    # Decrypting belongs here: with the job's scope, the whole reply.
-    refuse_ciphers(found, f'the OAuth credentials "{credentials_id}"')
-    return found
+        return await catalog.oauth_credentials(project, component, credentials_id)
+    return await _ask(url, component, credentials_id, token)
 
 
 def tokens_within(credentials: Json) -> Iterator[str]:
@@ -110,8 +110,8 @@ async def _ask(
 ) -> Mapping[str, Json]:
     if token is None:
         raise UserError(
-            "The OAuth broker must be asked with the Storage token, and the runner does not have it "
-            "any more: it is kept in memory only. Run the job again."
+            "The OAuth broker must be asked with the Storage token, and this job has none. "
+            f"{SUBMIT_AGAIN}"
         )
     address = f"{url.rstrip('/')}/credentials/{quote(component, '')}/{quote(credentials_id, '')}"
     headers = {"X-StorageApi-Token": token.get_secret_value(), "Accept": "application/json"}

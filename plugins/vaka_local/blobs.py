@@ -23,7 +23,8 @@ from sqlalchemy.engine import Connection
 from vaka.errors import Conflict, InvalidInput, NotFound
 from vaka.hooks import BlobBackend
 from vaka.models.storage import Blob, BlockRef, FileDetail, StorageScope
-from vaka_local.contents import MOST_BLOCKS, Contents, Piece, Stored
+from vaka_local.blocks import MOST_BLOCKS, Blocks, Piece, Staged
+from vaka_local.contents import Contents, Stored
 from vaka_local.database import Database, file_blobs, file_slices, files
 from vaka_local.filerows import details, find_row
 
@@ -40,11 +41,13 @@ class LocalBlobs(BlobBackend):
     def __init__(
         self,
         contents: Contents,
+        blocks: Blocks,
         database: Database,
         clock: Callable[[], datetime],
         transfers: trio.CapacityLimiter,
     ) -> None:
         self._contents = contents
+        self._blocks = blocks
         self._database = database
         self._clock = clock
         self._transfers = transfers
@@ -95,7 +98,10 @@ class LocalBlobs(BlobBackend):
                 move=True,
                 label="The blob",
             )
-            return self._replace(scope, file_id, name, stored, None, overwrite=overwrite)
+            blob = self._replace(scope, file_id, name, stored, None, overwrite=overwrite)
+            with self._blocks.of(scope.project, file_id, name) as staged:
+                staged.discard()
+            return blob
 
         return await trio.to_thread.run_sync(store, limiter=self._transfers)
 
@@ -106,13 +112,21 @@ class LocalBlobs(BlobBackend):
             raise InvalidInput(
                 f"The id of a block has 1 to {_LONGEST_BLOCK} characters.", path="blocks"
             )
-        await self._check(scope, file_id, name, overwrite=True)
-        await trio.to_thread.run_sync(
-            lambda: self._contents.stage(
-                scope.project, file_id, name, block, source, trio.from_thread.check_cancelled
-            ),
-            limiter=self._transfers,
-        )
+
+        def keep() -> None:
+            with self._blocks.of(scope.project, file_id, name) as staged:
+                if (
+                    staged.is_empty
+                ):  # else it was looked up for the first, and nobody has deleted it
+                    self._database.in_thread(
+                        lambda connection: self._writable(
+                            connection, scope, file_id, name, overwrite=True
+                        ),
+                        writes=False,
+                    )
+                staged.stage(block, source, trio.from_thread.check_cancelled)
+
+        await trio.to_thread.run_sync(keep, limiter=self._transfers)
 
     async def commit(
         self,
@@ -129,30 +143,40 @@ class LocalBlobs(BlobBackend):
         committed = _layout(present)
 
         def assemble() -> Blob:
-            staged = {
-                block.id: piece
-                for block in blocks
-                if block.among != "committed"
-                and (piece := self._contents.staged(scope.project, file_id, name, block.id))
-            }
-            is_repeated = not staged and [each.id for each in blocks] == [
-                id_ for id_, _ in committed
-            ]
-            if is_repeated and committed:  # done before, and the answer was lost
-                return self._blob(scope, present)
-            pieces = [
-                self._piece(scope.project, block, staged, present, committed) for block in blocks
-            ]
-            layout = [(block.id, piece.size) for block, piece in zip(blocks, pieces, strict=True)]
-            try:
-                stored = self._contents.store_pieces(
-                    scope.project, pieces, trio.from_thread.check_cancelled
-                )
-            except FileNotFoundError as error:  # committed by somebody else meanwhile
-                raise InvalidInput("A block has gone meanwhile.", path="blocks") from error
-            return self._replace(scope, file_id, name, stored, layout, overwrite=overwrite)
+            with self._blocks.of(scope.project, file_id, name) as staged:
+                found = {
+                    block.id: piece
+                    for block in blocks
+                    if block.among != "committed" and (piece := staged.find(block.id))
+                }
+                is_repeated = not found and [each.id for each in blocks] == [
+                    id_ for id_, _ in committed
+                ]
+                if is_repeated and committed:  # done before, and the answer was lost
+                    return self._blob(scope, present)
+                pieces = [
+                    self._piece(scope.project, block, found, present, committed) for block in blocks
+                ]
+                stored = self._assembled(scope.project, staged, pieces)
+                layout = [
+                    (block.id, piece.size) for block, piece in zip(blocks, pieces, strict=True)
+                ]
+                blob = self._replace(scope, file_id, name, stored, layout, overwrite=overwrite)
+                staged.discard()
+                return blob
 
         return await trio.to_thread.run_sync(assemble, limiter=self._transfers)
+
+    def _assembled(self, project: str, staged: Staged, pieces: list[Piece]) -> Stored:
+        """Content made of pieces."""
+        check = trio.from_thread.check_cancelled
+        if staged.is_all(pieces):
+            # nothing is added to it any more: it is discarded before anybody else can have it
+            return self._contents.store_linked(project, pieces[0].path, check)
+        try:
+            return self._contents.store_pieces(project, pieces, check)
+        except FileNotFoundError as error:  # the blob has been replaced meanwhile
+            raise InvalidInput("A block has gone meanwhile.", path="blocks") from error
 
     def _piece(
         self,
@@ -216,18 +240,25 @@ class LocalBlobs(BlobBackend):
         self, scope: StorageScope, file_id: int, name: str, *, overwrite: bool
     ) -> Any | None:
         """The row of a blob that may be written, if there is one; raises when it may not."""
+        return await self._database.read(
+            lambda connection: self._writable(connection, scope, file_id, name, overwrite=overwrite)
+        )
 
-        def find(connection: Connection) -> Any | None:
-            file = find_row(connection, scope, file_id, self._clock())
-            _check_name(name, is_sliced=file.is_sliced)
-            row = connection.execute(
-                sa.select(file_blobs).where(*_named(file_id, name))
-            ).one_or_none()
-            if row is not None and not overwrite:
-                raise _there_already(name)
-            return row
-
-        return await self._database.read(find)
+    def _writable(
+        self,
+        connection: Connection,
+        scope: StorageScope,
+        file_id: int,
+        name: str,
+        *,
+        overwrite: bool,
+    ) -> Any | None:
+        file = find_row(connection, scope, file_id, self._clock())
+        _check_name(name, is_sliced=file.is_sliced)
+        row = connection.execute(sa.select(file_blobs).where(*_named(file_id, name))).one_or_none()
+        if row is not None and not overwrite:
+            raise _there_already(name)
+        return row
 
     def _replace(
         self,
@@ -271,7 +302,6 @@ class LocalBlobs(BlobBackend):
             raise
         if old is not None:
             self._contents.remove(scope.project, [old])
-        self._contents.discard(scope.project, file_id, name)
         return blob
 
     def _complete(self, connection: Connection, file_id: int, *, is_sliced: bool) -> None:

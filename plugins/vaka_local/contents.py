@@ -1,27 +1,23 @@
 """Where the content of files lies: complete and on the disk under names that are never used again.
 
-Content is below `files/<project>/`, one file a blob; blocks of which blobs are to be made are below
-`blocks/<project>/<file>/`; and below `reading/` files that are being read have a second name, so that
-they stay whatever becomes of the first.
+Content is below `files/<project>/`, one file a blob. Below `reading/` files that are being read have a
+second name, so that they stay whatever becomes of the first.
 
 A name appears at once: what is half written ends in `.part`. Content is on the disk (`fsync`) before its
-name is given away. Blocks are not: a power cut may cost them, the end of a process does not.
+name is given away.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Final
 from uuid import uuid4
 
-from vaka.errors import InvalidInput
 from vaka_local import names
+from vaka_local.blocks import Piece
 from vaka_local.disk import (
     copy,
     link,
@@ -32,18 +28,6 @@ from vaka_local.disk import (
     sync_folder,
     take,
 )
-
-MOST_BLOCKS: Final = 50_000
-"""Blocks of one blob, as in the protocol that they come by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a file."""
-
-    path: Path
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +46,7 @@ class Contents:
 
     def __init__(self, home: Path) -> None:
         self._files = home / "files"
-        self._blocks = home / "blocks"
         self._reading = home / "reading"
-        self._lock = threading.Lock()
-        self._counts: dict[Path, int] = {}
 
     def path(self, project: str, content: str) -> Path:
         return self._files / project / content
@@ -141,6 +122,22 @@ class Contents:
             os.fsync(target)
         return Stored(unfinished.stem, size)
 
+    def store_linked(self, project: str, source: Path, check: Callable[[], None]) -> Stored:
+        """Keep a file that nobody changes any more, by another name for it.
+
+        Raises:
+            ApplicationError: as `store`.
+        """
+        with self._new(project) as unfinished:
+            link(source, unfinished, check)
+            fd = os.open(unfinished, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+                size = os.fstat(fd).st_size
+            finally:
+                os.close(fd)
+        return Stored(unfinished.stem, size)
+
     @contextmanager
     def _new(self, project: str) -> Generator[Path, None, None]:
         """The name under which to write; what is there on leaving gets its own name, durably."""
@@ -162,76 +159,6 @@ class Contents:
         except BaseException:
             remove(unfinished)
             raise
-
-    # -- blocks ------------------------------------------------------------------------------------
-
-    def stage(
-        self,
-        project: str,
-        file_id: int,
-        blob: str,
-        block: str,
-        source: Path,
-        check: Callable[[], None],
-    ) -> None:
-        """Keep a block, in place of an earlier one of that id.
-
-        Raises:
-            InvalidInput: the blob has as many as it may have.
-            ApplicationError: as `store`.
-        """
-        folder = self._staged(project, file_id, blob)
-        target = folder / _hashed(block)
-        with self._lock:
-            if folder not in self._counts:
-                self._counts[folder] = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
-            if self._counts[folder] >= MOST_BLOCKS and not target.exists():
-                raise InvalidInput(f"A blob has at most {MOST_BLOCKS} blocks.", path="blocks")
-        unfinished = folder / f"{uuid4().hex}.part"
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not take(source, unfinished, "The block"):
-                fd = open_regular(source, "The block")
-                try:
-                    with new_file(unfinished) as new:
-                        copy(fd, new, check)
-                finally:
-                    os.close(fd)
-            with self._lock:
-                self._counts[folder] = self._counts.get(folder, 0) + (not target.exists())
-                unfinished.rename(target)
-        except OSError as error:
-            remove(unfinished)
-            raise not_stored(error) from error
-        except BaseException:
-            remove(unfinished)
-            raise
-
-    def staged(self, project: str, file_id: int, blob: str, block: str) -> Piece | None:
-        """A block, if there is one of that id."""
-        path = self._staged(project, file_id, blob) / _hashed(block)
-        try:
-            return Piece(path, 0, path.stat().st_size)
-        except FileNotFoundError:
-            return None
-
-    def discard(self, project: str, file_id: int, blob: str | None = None) -> None:
-        """Forget the blocks of a blob, or those of all blobs of a file."""
-        folder = self._blocks / project / str(file_id)
-        if blob is not None:
-            folder = self._staged(project, file_id, blob)
-        remove(folder)
-        with self._lock:
-            for known in [
-                each for each in self._counts if each == folder or folder in each.parents
-            ]:
-                del self._counts[known]
-        if blob is not None:
-            with suppress(OSError):
-                folder.parent.rmdir()
-
-    def _staged(self, project: str, file_id: int, blob: str) -> Path:
-        return self._blocks / names.project_folder(project) / str(file_id) / _hashed(blob)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -261,15 +188,6 @@ class Contents:
 
     # -- sweeping ----------------------------------------------------------------------------------
 
-    def sweep_blocks(self, before: float) -> None:
-        """Remove blocks of blobs that nobody has worked on since `before`, by the system's clock."""
-        for folder in _older(self._blocks.glob("*/*/*"), before):
-            remove(folder)
-            with self._lock:
-                self._counts.pop(folder, None)
-            with suppress(OSError):
-                folder.parent.rmdir()
-
     def sweep_readers(self, before: float) -> None:
         """Remove the second names that a crash has left."""
         for folder in _older(self._reading.glob("*"), before):
@@ -287,11 +205,6 @@ def _older(paths: Iterable[Path], before: float) -> list[Path]:
             if path.lstat().st_mtime < before:
                 old.append(path)
     return old
-
-
-def _hashed(name: str) -> str:
-    """A name of our own for what somebody else has named."""
-    return sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def _keep(source: Path, target: Path, check: Callable[[], None], *, move: bool, label: str) -> int:

@@ -24,6 +24,7 @@ from vaka.hooks import BlobBackend, FileBackend
 from vaka.models.storage import FileDetail, FileQuery, FileUpload, StorageScope
 from vaka_local import filequery, names
 from vaka_local.blobs import LocalBlobs
+from vaka_local.blocks import Blocks
 from vaka_local.contents import Contents, Stored
 from vaka_local.database import Database, file_blobs, file_slices, file_tags, files
 from vaka_local.disk import copy, new_file, new_folder, remove
@@ -50,7 +51,8 @@ class LocalFiles(FileBackend):
         self._database = database
         self._clock = clock
         self._transfers = trio.CapacityLimiter(_TRANSFERS)
-        self._blobs = LocalBlobs(self._contents, database, clock, self._transfers)
+        self._blocks = Blocks(home)
+        self._blobs = LocalBlobs(self._contents, self._blocks, database, clock, self._transfers)
         self._swept: datetime | None = None
 
     @property
@@ -217,7 +219,7 @@ class LocalFiles(FileBackend):
             return _forget(connection, files.c.id == file_id)
 
         await self._remove(scope.project, await self._database.write(forget))
-        await trio.to_thread.run_sync(self._contents.discard, scope.project, file_id)
+        await trio.to_thread.run_sync(self._blocks.discard, scope.project, file_id)
 
     async def _remove(self, project: str, contents: Sequence[str]) -> None:
         await trio.to_thread.run_sync(self._contents.remove, project, contents)
@@ -266,7 +268,7 @@ class LocalFiles(FileBackend):
         for project, content in await self._database.write(expired):
             await self._remove(project, [content])
         before = (now - _ABANDONED).timestamp()
-        await trio.to_thread.run_sync(self._contents.sweep_blocks, before)
+        await trio.to_thread.run_sync(self._blocks.sweep, before)
         if self._swept is None:  # only a crash leaves such things behind
             await trio.to_thread.run_sync(self._contents.sweep_readers, before)
             for path in await trio.to_thread.run_sync(self._abandoned, before):

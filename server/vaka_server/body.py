@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 from uuid import uuid4
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 WINDOW = 1 << 18
 """Bytes of a request's body that wait in memory for their reader."""
 CHUNK = 1 << 20
-"""Bytes of a file that are read and sent at a time."""
+"""Bytes of a file that are read and sent, or taken and written, at a time."""
 SILENCE = 60.0
 """Seconds that a client may stop sending in the middle of a body."""
 
@@ -210,16 +210,33 @@ async def spool(body: Body, folder: Path, *, limit: int | None = None) -> AsyncI
     size = 0
     try:
         try:
-            async for part in body:
-                size += len(part)
-                if limit is not None and size > limit:
-                    raise RequestEntityTooLarge(f"The request's body is larger than {limit} bytes.")
-                await trio.to_thread.run_sync(stream.write, part)
+            async with aclosing(_gathered(body)) as pieces:
+                async for parts in pieces:
+                    size += sum(map(len, parts))
+                    if limit is not None and size > limit:
+                        raise RequestEntityTooLarge(
+                            f"The request's body is larger than {limit} bytes."
+                        )
+                    await trio.to_thread.run_sync(stream.writelines, parts)
         finally:
             stream.close()
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+async def _gathered(body: Body) -> AsyncGenerator[list[bytes], None]:
+    """A body in pieces of `CHUNK` bytes or more: a thread costs more than to write what came at once."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in body:
+        parts.append(part)
+        size += len(part)
+        if size >= CHUNK:
+            yield parts
+            parts, size = [], 0
+    if parts:
+        yield parts
 
 
 def spool_file(folder: Path) -> tuple[Path, BinaryIO]:

@@ -11,7 +11,8 @@ import base64
 import hmac
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,9 +35,10 @@ KEY_FILE = "signing.key"
 PERIOD = timedelta(hours=1)
 """Signatures begin and end at multiples of it, so that the same URL is given for a while."""
 _VERSION = "2017-11-09"
-_PREFIX = "exp-15-files-"
+_PREFIX = "files-"
 _LONGEST = 63
 _KEY_BYTES = 32
+_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,6 @@ class Place:
             return f"{detail.id}."
         return f"{detail.id}.{re.sub(r'[^A-Za-z0-9._-]', '_', detail.name)}"
 
-    def own_name(self, detail: FileDetail, blob: str) -> str | None:
-        """The backend's name of a blob; None when no blob of the file is called so."""
-        prefix = self.blob_name(detail)
-        return blob.removeprefix(prefix) if blob.startswith(prefix) else None
-
 
 class Containers:
     """Names of containers, and signatures for them."""
@@ -72,6 +69,7 @@ class Containers:
         self._key = key
         self._lifetime = lifetime
         self._clock = clock
+        self._names: OrderedDict[str, str] = OrderedDict()
 
     # -- names -------------------------------------------------------------------------------------
 
@@ -103,6 +101,21 @@ class Containers:
     def _tag(self, words: str) -> str:
         digest = hmac.digest(self._key, b"container\n" + words.encode(), "sha256")
         return base64.b32encode(digest[:10]).decode().lower()
+
+    async def blob_name(
+        self, place: Place, detail: Callable[[StorageScope, int], Awaitable[FileDetail]]
+    ) -> str:
+        """`Place.blob_name`, for which `detail` is asked only when nobody has asked before.
+
+        It never changes: a file keeps its id, its name, and whether it is sliced.
+        """
+        name = self._names.get(place.container)
+        if name is None:
+            name = place.blob_name(await detail(place.scope, place.file_id))
+            self._names[place.container] = name
+            if len(self._names) > _REMEMBERED:
+                self._names.popitem(last=False)
+        return name
 
     # -- what is given out -------------------------------------------------------------------------
 

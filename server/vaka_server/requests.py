@@ -32,8 +32,6 @@ PARAMETERS = (
 )
 NEWER_PARAMETERS = ("configRowIds", "parallelism", "branchId", "snapshotFormat")
 """Of the newer job API, and our own; taken here as well."""
-CIPHERS = ("KBC::", "VAKA")
-"""What the values begin with that some key provider has encrypted."""
 CHANGES = {
     "name": "name",
     "description": "description",
@@ -69,10 +67,8 @@ def job_spec(
             raise InvalidInput(
                 f"Parameter '{name}' is not allowed. Allowed params are '{','.join(PARAMETERS)}'"
             )
-    refuse_secrets(row, "row")
     if data is not None:
         data = _object(data, "configData")
-        refuse_secrets(data, "configData")
     if isinstance(config, dict | list):
         raise InvalidInput("Body parameter 'config' is not a number.")
     if not _falsy(given.get("tag")):
@@ -80,7 +76,6 @@ def job_spec(
     variables = given.get("variableValuesData")
     if not _falsy(variables):
         variables = _object(variables, "variableValuesData")
-        refuse_secrets(variables, "variableValuesData")
     values_id = given.get("variableValuesId")
     try:
         return JobSpec(
@@ -162,35 +157,6 @@ def _parallelism(value: Any) -> int | Literal["infinity"] | None:
         case int() if value >= 0 and not isinstance(value, bool):
             return value
     raise InvalidInput('The "parallelism" of a job must be a whole number or "infinity".')
-
-
-def refuse_secrets(value: Any, path: str) -> None:
-    """Raise for what would have to be encrypted, or was: no key provider is there to do it.
-
-    A value below a key that begins with `#` is a secret, and a job is not stored with one in the
-    clear.
-
-    Raises:
-        InvalidInput: names the key, never the value.
-    """
-    if isinstance(value, dict):
-        for key, member in value.items():
-            where = f"{path}.{key}"
-            if key.startswith("#") and not isinstance(member, dict | list) and member is not None:
-                state = "is encrypted" if _is_cipher(member) else "must be encrypted"
-                raise InvalidInput(
-                    f"The value of '{where}' {state}, and jobs neither encrypt nor decrypt in this "
-                    "version. Remove the key, or store the configuration where secrets can be read.",
-                    path=where,
-                )
-            refuse_secrets(member, where)
-    elif isinstance(value, list):
-        for index, member in enumerate(value):
-            refuse_secrets(member, f"{path}.{index}")
-
-
-def _is_cipher(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(CIPHERS)
 
 
 def _falsy(value: Any) -> bool:

@@ -3,7 +3,8 @@
 Both sides make 10,000 small values secret and read them again. Ours does what a document needs: it
 finds the values, binds them to their scope, writes and reads the texts. The reference is a bare loop
 over the same cipher with the same number of operations: for each value a fresh key, the key and the
-value encrypted, both decrypted.
+value encrypted, both decrypted. Both only compute, so what counts is the time of the processor, which no
+neighbour changes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vaka_keyring.provider import KeyRingProvider
 from vaka_keyring.ring import new_ring
 
 VALUES = 10_000
-ROUNDS = 7
+ROUNDS = 11
 TARGET = 0.5
 SCOPE = Scope("bench.component", "1")
 BOUND = b"s" * 150
@@ -33,18 +34,18 @@ async def measure() -> list[Measure]:
     document = {f"#{n}": f"secret value {n}" for n in range(VALUES)}
 
     async def ours(_: int) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         encrypted = await encryption.encrypt(document, SCOPE)
         found = await encryption.decrypt(encrypted, SCOPE)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         assert found == document
         return VALUES / seconds
 
     async def reference(_: int) -> float:
         values = [value.encode() for value in document.values()]
-        began = time.perf_counter()
+        began = time.process_time()
         found = bare(values)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         assert found == values
         return VALUES / seconds
 

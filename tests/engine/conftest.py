@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.keys import KEY_RING
 from trio.testing import MockClock
 
 from vaka import Engine, EngineConfig
@@ -33,7 +34,10 @@ def host() -> FakeHost:
 
 @pytest.fixture
 def make_engine(clock: MockClock, host: FakeHost, tmp_path: Path) -> MakeEngine:
-    """Makes engines on one home and one host, as restarts would; settings are EngineConfig's."""
+    """Makes engines on one home and one host, as restarts would; settings are EngineConfig's.
+
+    They have keys, unless `key_ring_document` is None.
+    """
 
     def make(*plugins: object, **settings: Any) -> Engine:
         @hookimpl
@@ -41,7 +45,7 @@ def make_engine(clock: MockClock, host: FakeHost, tmp_path: Path) -> MakeEngine:
             return FakeRuntime(host=host)
 
         return Engine(
-            EngineConfig(**{"home": tmp_path / "home", **settings}),
+            EngineConfig(**{"home": tmp_path / "home", "key_ring_document": KEY_RING, **settings}),
             plugins=[SimpleNamespace(vaka_container_runtime=vaka_container_runtime), *plugins],
         )
 

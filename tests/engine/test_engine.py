@@ -692,5 +692,7 @@ async def test_a_key_provider_that_cannot_work_keeps_the_engine_from_opening(
         return [Broken()]
 
     with pytest.raises(ApplicationError, match="The key file is missing"):
-        async with make_engine(SimpleNamespace(vaka_encryptors=vaka_encryptors)):
+        async with make_engine(
+            SimpleNamespace(vaka_encryptors=vaka_encryptors), key_ring_document=None
+        ):
             raise AssertionError("it opened")

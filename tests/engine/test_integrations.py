@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from tests.engine.conftest import MakeEngine
+from tests.keys import KEY_RING, sealed
 from trio.testing import MockClock
 
 from vaka import ActionSpec, Engine, EngineConfig, Job, JobSpec, Outcome, Status
@@ -85,7 +86,7 @@ def values(**given: str) -> dict[str, Any]:
 async def test_a_container_sees_a_configuration_without_placeholders(
     host: FakeHost, clock: MockClock, make_engine: MakeEngine
 ) -> None:
-    worker = Worker(Printed(b'quoted: say "hi"\n'))
+    worker = Worker(Printed(b"quoted: hunter-2-hunter\n"))
     host.images["worker:1"] = worker.image()
     async with make_engine() as engine:
         await register(engine)
@@ -93,13 +94,16 @@ async def test_a_container_sees_a_configuration_without_placeholders(
         await configure(engine, VARIABLES, "v", declared, a=values(foo='say "hi"\n'))
         await configure(engine, SHARED_CODE, "s", {}, row1={"code_content": ["one {{ foo }}", "2"]})
         await engine.catalog.put_vault_variable("1", "x", "from the vault")
+        secret = await sealed({"#": "hunter-2-hunter"}, None)
+        await engine.catalog.put_vault_variable("1", "s", secret["#"], is_encrypted=True)
         await configure(
             engine,
             COMPONENT,
             "c",
             {
                 "parameters": {
-                    "#secret": "{{ foo }}",
+                    "#secret": "{{ vault.s }}",
+                    "said": "{{ foo }}",
                     "vault": "{{ vault.x }}",
                     "script": ["{{ row1 }}", "3"],
                 },
@@ -120,7 +124,8 @@ async def test_a_container_sees_a_configuration_without_placeholders(
         logged = [event.message async for event in job.events() if event.kind == "log"]
     first, second = worker.documents
     assert first["parameters"] == {
-        "#secret": 'say "hi"\n',
+        "#secret": "hunter-2-hunter",
+        "said": 'say "hi"\n',
         "vault": "from the vault",
         "script": ['one say "hi"\n', "2", "3"],
     }
@@ -133,7 +138,8 @@ async def test_a_container_sees_a_configuration_without_placeholders(
     ]
     assert outcome.result["variables"] == [
         {"name": "vault.x", "value": "from the vault"},
-        {"name": "foo", "value": "[hidden]"},  # it stands under a key of secrets as well
+        {"name": "vault.s", "value": "[hidden]"},
+        {"name": "foo", "value": 'say "hi"\n'},
     ]
     assert logged == ["quoted: [hidden]"]
 
@@ -177,14 +183,15 @@ async def test_a_configuration_cannot_use_its_components_secret(
     worker = Worker()
     host.images["worker:1"] = worker.image()
     async with make_engine() as engine:
-        await register(engine, image_parameters={"deep": {"#key": "hunter2", "#pin": "123"}})
+        parameters = {"deep": {"#key": "hunter2", "#pin": "123"}}
+        await register(engine, image_parameters=await sealed(parameters, COMPONENT, None))
 
         async def run(parameters: Any) -> Outcome:
             spec = JobSpec(component=COMPONENT, config_data={"parameters": parameters})
             return await (await engine.submit(spec)).wait()
 
         stolen = await run({"credentials": {"#other": "hunter2"}})
-        fine = await run({"other": "hunter2", "#pin": "123", "#mine": "hunter3"})
+        fine = await run({"other": "mine", "#pin": "123", "#mine": "hunter3"})
     assert (stolen.error, stolen.message) == (
         "user",
         'Component secrets cannot be used in configurations (used in "parameters.credentials.#other"'
@@ -243,7 +250,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.status = 200
-        self.body = json.dumps(CREDENTIALS).encode()
+        self.body = b""
         self.asked: list[tuple[str, str | None]] = []
         broker = self
 
@@ -270,10 +277,11 @@ class Broker:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+async def broker(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Broker]:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     broker = Broker()
+    broker.body = json.dumps(await sealed(CREDENTIALS, COMPONENT)).encode()
     yield broker
     broker.close()
 
@@ -286,7 +294,7 @@ def make_real_engine(home: Path, host: FakeHost, **settings: Any) -> Engine:
         return FakeRuntime(host=host)
 
     return Engine(
-        EngineConfig(home=home, **settings),
+        EngineConfig(home=home, key_ring_document=KEY_RING, **settings),
         plugins=[SimpleNamespace(vaka_container_runtime=vaka_container_runtime)],
     )
 
@@ -346,11 +354,14 @@ async def test_credentials_are_the_brokers_or_the_configurations_own(
         assert logged == ["[hidden] and [hidden], bearer"]
 
         forgotten = await run_with(engine, {"id": "main", "version": 3}, token=None)
-        assert "Run the job again" in forgotten.record.result["message"]
+        assert "with the Storage token, and this job has none" in forgotten.record.result["message"]
         broker.body = json.dumps({"#data": "KBC::ProjectSecure::abc"}).encode()
-        sealed = await run_with(engine, {"id": "main", "version": 3})
-        assert sealed.record.error == "user"
-        assert '"#data" of the OAuth credentials "main" is encrypted' in str(sealed.record.result)
+        broken = await run_with(engine, {"id": "main", "version": 3})
+        assert (broken.record.error, broken.record.result["message"]) == (
+            "user",
+            "Encryption error: Invalid cipher text for key #data Value KBC::ProjectSecure::abc is not "
+            "an encrypted value.",
+        )
 
         ran = len(host.created)
         for status, body, error, message in (
@@ -413,14 +424,16 @@ async def test_without_a_broker_credentials_are_the_catalogs(
         await register(engine)
         await engine.catalog.put_oauth_credentials("1", COMPONENT, "open", {"id": "open"})
         await engine.catalog.put_oauth_credentials(
-            "1", COMPONENT, "sealed", {"#data": "KBC::ProjectSecure::abc"}
+            "1", COMPONENT, "sealed", await sealed({"#data": "hunter-2-hunter"}, COMPONENT)
         )
         found = await run_with(engine, {"id": "open", "version": 3}, token=None)
-        sealed = await run_with(engine, {"id": "sealed", "version": 3})
+        await run_with(engine, {"id": "sealed", "version": 3})
         gone = await run_with(engine, {"id": "gone", "version": 3})
     assert found.record.status is Status.SUCCESS
     assert worker.documents[0]["authorization"] == {"oauth_api": {"credentials": {"id": "open"}}}
-    assert "is encrypted, and jobs do not decrypt" in sealed.record.result["message"]
+    assert worker.documents[1]["authorization"] == {
+        "oauth_api": {"credentials": {"#data": "hunter-2-hunter"}}
+    }
     assert (gone.record.error, gone.record.result["message"]) == (
         "user",
         f"No data found for api {COMPONENT}",
@@ -437,7 +450,7 @@ async def test_an_engine_that_takes_a_job_over_knows_its_variables_and_its_secre
 
     async def fetch(*args: Any, credentials_id: str, **kwargs: Any) -> Any:
         asked.append(credentials_id)
-        return CREDENTIALS
+        return await sealed(CREDENTIALS, COMPONENT)
 
     monkeypatch.setattr("vaka.actors.definition.fetch_credentials", fetch)
     output = (Printed(b"begun\n"), Printed(b"later: app-hunter2\n", at=50))

@@ -320,8 +320,8 @@ async def test_secrets_that_cannot_be_hidden_are_named_once(
         ("stdout", "info", "admin logs in to port 8080, row 1, true: [hidden]")
     ]
     (warning,) = [each.message for each in events if each.level == "warn"]
-    named = "parameters.#flag, parameters.db.#user, parameters.db.#port. Longer ones are hidden."
-    assert warning.endswith(f"would be found in any text: {named}")
+    named = "parameters.#flag, parameters.db.#user, parameters.db.#port, parameters.db.#tls."
+    assert warning.endswith(f"would be found in any text: {named} Longer ones are hidden.")
     assert [each for each in all_hidden if each.level == "warn"] == []
 
 

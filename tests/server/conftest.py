@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.keys import KEY_RING
 from werkzeug.urls import iri_to_uri
 
 from vaka import Engine
@@ -107,7 +108,9 @@ def host() -> FakeHost:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", idle_poll=0.5, shutdown="stop")
+    return Settings(
+        home=tmp_path / "home", idle_poll=0.5, shutdown="stop", key_ring_document=KEY_RING
+    )
 
 
 @pytest.fixture

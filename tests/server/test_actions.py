@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import trio
+from tests.keys import keys_of
 from tests.server.conftest import COMPONENT, IMAGE, Answer, Site
 from tests.server.fakes import scope
 from trio.testing import MockClock
 
 from vaka.models.catalog import Role
+from vaka.models.ciphers import Scope
 from vaka.models.container import ContainerSpec
 from vaka.testing import FakeImage, Printed, Script, host_path
 from vaka.testing.clock import thread_aware
@@ -268,6 +270,64 @@ async def test_a_secret_is_shown_in_the_answer_and_nowhere_else(
     assert not any("hunter-2-hunter" in line for line in logged)
     for text in ("of [hidden]", "failed: (2) not [hidden]", "{[hidden]"):
         assert any(text in line for line in logged), text
+
+
+@pytest.mark.scenario("encryption", 76)
+@pytest.mark.scenario("runner", 71)
+@pytest.mark.scenario("runner", 72)
+async def test_an_action_sees_its_secrets_whether_they_came_encrypted_or_not(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    vendor = await keys_of("localhost").encrypt({"#v": "vendor-secret"}, Scope("C"))
+    await declare(site, "look", image_parameters=vendor)
+    project = (await site.engine.catalog.verify_token(site.tokens["admin"])).project.id
+    scope = Scope("C", project)
+    seen: list[Any] = []
+
+    def look(spec: ContainerSpec) -> None:
+        seen.append(json.loads(host_path(spec, "/data/config.json").read_text()))
+
+    ciphers = {}
+    for family in ("ComponentSecure", "ProjectSecure", "ProjectWideSecure"):
+        given = {"#": f"of {family}"}
+        sealed = await site.engine.encryption.encrypt(given, scope, family=family)
+        ciphers[f"#{family}"] = sealed["#"]
+    plain = {"#a": "hunter-2-hunter", "#n": 12, "#yes": True, "#no": None, "#x": "{{ x }}", "b": 1}
+    assert (
+        await act(
+            site, Script((Printed(b"{}"),), effect=look), {"parameters": {**plain, **ciphers}}
+        )
+    ).value == {}
+    assert seen[0]["parameters"] == {
+        "#a": "hunter-2-hunter",
+        "#n": "12",
+        "#yes": "1",
+        "#no": "",
+        "#x": "{{ x }}",
+        "b": 1,
+        **{name: f"of {name[1:]}" for name in ciphers},
+    }
+    assert seen[0]["image_parameters"] == {"#v": "vendor-secret"}
+    logged = [str(vars(record)) for record in caplog.records]
+    for secret in ("hunter-2-hunter", "of ProjectSecure", "vendor-secret"):
+        assert not any(secret in line for line in logged)
+    stolen = await act(site, Script(), {"parameters": {"#mine": "vendor-secret"}})
+    assert refused(stolen).startswith("Component secrets cannot be used in configurations (used in")
+
+
+@pytest.mark.scenario("runner", 73)
+async def test_an_action_with_a_broken_cipher_is_refused(site: Site) -> None:
+    await declare(site, "look")
+    for cipher, shown in (
+        ("KBC::ComponentEncrypted==broken", "KBC::ComponentEncrypted==broken"),
+        ("KBC::ProjectSecure::v1.0123456789abcdef", "KBC::ProjectSecure::v1.012345678…"),
+    ):
+        answer = await act(site, Script(), {"parameters": {"#password": cipher}})
+        assert refused(answer) == (
+            f"Invalid cipher text for key #password Value {shown} is not an encrypted value."
+        )
+    assert site.host.created == []
 
 
 async def test_tokens_in_an_actions_own_credentials_are_hidden_too(site: Site) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 import trio
+from tests.keys import sealed
 from tests.server.conftest import Site
 
 from vaka.models.container import ContainerSpec
@@ -134,9 +135,10 @@ async def test_no_form_of_a_secret_is_told_or_kept(
         }
     )
     credentials = {"id": "main", "#appSecret": SECRET, "#data": DATA}
+    sealed_credentials = await sealed(credentials, "C")
 
     async def fetch(*_: Any, **__: Any) -> Any:
-        return credentials
+        return sealed_credentials
 
     monkeypatch.setattr("vaka.actors.definition.fetch_credentials", fetch)
     authorization = {"oauth_api": {"id": "main", "version": 3}}

@@ -49,7 +49,6 @@ async def make(site: Site, config_id: str = "c", **members: Any) -> Any:
 # -- components ------------------------------------------------------------------------------------
 
 
-@pytest.mark.scenario("storage-api", 94)
 async def test_components_are_those_with_configurations(site: Site) -> None:
     assert await site.get("/v2/storage/components") == []
     await make(site, configuration={"a": 1}, state={"s": 1})
@@ -76,7 +75,6 @@ async def test_components_are_those_with_configurations(site: Site) -> None:
     assert component["configurations"][0]["isDeleted"] is True
 
 
-@pytest.mark.scenario("storage-api", 95)
 async def test_a_configuration_comes_and_goes(site: Site) -> None:
     made = await make(site)
     fits(schemas.Configuration, made)
@@ -89,7 +87,6 @@ async def test_a_configuration_comes_and_goes(site: Site) -> None:
         assert missing.value["error"] == "Component none not found"
 
 
-@pytest.mark.scenario("storage-api", 96)
 async def test_an_id_is_taken_until_it_is_deleted(site: Site) -> None:
     await make(site)
     await done(site, "POST", f"{CONFIG}/rows", {"rowId": "r"})
@@ -168,7 +165,6 @@ async def test_a_token_sees_its_own_components_only(site: Site) -> None:
 # -- what is written -------------------------------------------------------------------------------
 
 
-@pytest.mark.scenario("storage-api", 98)
 async def test_a_form_and_json_store_the_same_bytes(site: Site) -> None:
     value = {"z": {}, "a": [], "n": [[], {}, {"x": [{}]}], "i": 12345678901234567890, "f": 0.1}
     await make(site, "json", configuration=value)

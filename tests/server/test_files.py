@@ -16,6 +16,7 @@ from tests.server.conftest import Answer, Site
 from tests.server.test_storage import code, fits
 
 from vaka.models.catalog import Role
+from vaka.models.operation import NewOperation
 from vaka.models.storage import FileUpload, StorageScope
 from vaka_server import schemas
 from vaka_server.containers import ACCOUNT, Containers, signing_key
@@ -91,6 +92,30 @@ async def uploaded(site: Site, data: bytes, form: str = "name=a.csv", **options:
     return await site.get(f"{FILES}/{prepared['id']}", **options)
 
 
+async def finished(site: Site, job: dict[str, Any]) -> dict[str, Any]:
+    """A storage job once it has ended."""
+    await site.engine.operations.wait(job["id"])
+    ended: dict[str, Any] = await site.get(f"/v2/storage/jobs/{job['id']}")
+    return ended
+
+
+async def imported(site: Site, file_id: int) -> dict[str, Any]:
+    """The storage job that makes a table of a file, once it has ended."""
+    project = (await site.engine.catalog.projects())[0]
+    scope = StorageScope(project.id)
+    if not await site.engine.storage.tables.list_buckets(scope):
+        await site.engine.storage.tables.create_bucket(scope, "in", "b")
+    operation = await site.engine.operations.submit(
+        NewOperation(
+            project=project.id,
+            kind="tableCreate",
+            params={"source": {"type": "file", "fileId": file_id}, "params": {"columns": ["id"]}},
+            table_id="in.c-b.t",
+        )
+    )
+    return await finished(site, await site.get(f"/v2/storage/jobs/{operation.id}"))
+
+
 async def ids(site: Site, query: str = "", **options: Any) -> list[int]:
     return [file["id"] for file in await site.get(f"{FILES}?{query}", **options)]
 
@@ -112,8 +137,15 @@ def azure_code(answer: Answer) -> tuple[int, str]:
 def left(site: Site) -> list[Path]:
     """What is neither the content of a file nor known otherwise."""
     home = site.engine.config.home
-    files = [*home.glob("uploads/*"), *home.glob("blocks/**/*"), *home.glob("reading/*")]
-    return [path for path in [*files, *home.glob("files/**/*.part")] if path.is_file()]
+    found = [*home.glob("uploads/*"), *home.glob("storage/blocks/**/*")]
+    found += [*home.glob("storage/reading/*"), *home.glob("storage/files/**/*.part")]
+    return [path for path in found if path.is_file()]
+
+
+def kept(site: Site) -> list[Path]:
+    """The content of files."""
+    home = site.engine.config.home
+    return [path for path in home.glob("storage/files/**/*") if path.is_file()]
 
 
 @pytest.fixture
@@ -356,8 +388,32 @@ async def test_a_deleted_file_is_gone_and_so_is_its_content(site: Site) -> None:
         "BlobNotFound",
     )
     assert azure_code(await blobs.ask("PUT", data=b"again", headers=AZURE))[0] == 404
-    home = site.engine.config.home
-    assert [path for path in home.glob("files/**/*") if path.is_file()] == left(site) == []
+    assert kept(site) == left(site) == []
+
+
+async def test_a_file_can_be_deleted_by_a_job(site: Site) -> None:
+    file = await uploaded(site, b"abc")
+    assert code(await site.ask("DELETE", f"{FILES}/999?async=true")) == (
+        404,
+        "storage.files.notFound",
+    )
+
+    answer = await site.ask("DELETE", f"{FILES}/{file['id']}?async=true")
+
+    assert answer.status == 202
+    assert answer.value["operationName"] == "fileDelete"
+    assert answer.value["operationParams"] == {"fileId": file["id"]}
+    job = await finished(site, answer.value)
+    assert (job["status"], job["results"]) == ("success", None)
+    assert (await site.ask("GET", f"{FILES}/{file['id']}")).status == 404
+
+
+@pytest.mark.scenario("storage-api", 40)
+async def test_a_file_whose_content_never_came_cannot_be_imported(site: Site) -> None:
+    file = await prepare(site)
+    assert (await site.get(f"{FILES}/{file['id']}"))["sizeBytes"] == 0
+    job = await imported(site, file["id"])
+    assert (job["status"], job["error"]["code"]) == ("error", "storage.fileNotUploaded")
 
 
 # -- content ---------------------------------------------------------------------------------------
@@ -410,6 +466,7 @@ async def test_a_blob_tells_what_it_is(site: Site) -> None:
     assert azure_code(await blobs.ask("GET", headers=same)) == (412, "ConditionNotMet")
     known = {"If-None-Match": (await blobs.ask("HEAD")).headers["ETag"]}
     assert (await blobs.ask("GET", headers=known)).status == 304
+    assert len(kept(site)) == 1
 
 
 @pytest.mark.parametrize(
@@ -658,7 +715,8 @@ async def test_slices_are_sent_and_fetched_by_their_manifest(site: Site) -> None
     assert "manifest" not in blobs.name
     names = [f"{blobs.name}_1.csv", f"{blobs.name}_0 ž.csv.gz"]
     await blobs.put(b"1\n", names[0])
-    await blobs.put(gzip.compress(b"22\n"), names[1])
+    packed = gzip.compress(b"22\n")
+    await blobs.put(packed, names[1])
     where = blobs.endpoint.partition("://")[2]
     entries = [{"url": f"azure://{where}/{blobs.container}/{name}"} for name in names]
     assert (await blobs.ask("GET", blobs.name + "manifest")).status == 404
@@ -667,7 +725,7 @@ async def test_slices_are_sent_and_fetched_by_their_manifest(site: Site) -> None
 
     found = await site.get(f"{FILES}/{prepared['id']}?federationToken=1")
 
-    assert (found["isSliced"], found["sizeBytes"]) == (True, 2 + len(gzip.compress(b"22\n")))
+    assert (found["isSliced"], found["sizeBytes"]) == (True, 2 + len(packed))
     manifest = await Blobs(site, found).ask("GET", found["absPath"]["name"] + "manifest")
     from_url = await site.ask("GET", local(found["url"]), token=None)
     assert manifest.value == from_url.value
@@ -675,9 +733,9 @@ async def test_slices_are_sent_and_fetched_by_their_manifest(site: Site) -> None
     assert head.headers["ETag"] == manifest.headers["ETag"]
     listed = json.loads(manifest.value)["entries"]
     assert [entry["url"] for entry in listed] == [entry["url"] for entry in entries]
-    assert [entry["meta"]["content_length"] for entry in listed] == [2, len(gzip.compress(b"22\n"))]
+    assert [entry["meta"]["content_length"] for entry in listed] == [2, len(packed)]
     assert all(entry["mandatory"] for entry in listed)
-    for entry, content in zip(listed, (b"1\n", gzip.compress(b"22\n")), strict=True):
+    for entry, content in zip(listed, (b"1\n", packed), strict=True):
         key = entry["url"].split(f"blob.core.windows.net/{blobs.container}/")[1]
         assert (await Blobs(site, found).ask("GET", key)).value == content
 
@@ -723,11 +781,10 @@ async def test_a_manifest_cannot_name_what_lies_elsewhere(site: Site) -> None:
     ):
         entries = [{"url": f"azure://{where}/{blobs.container}/{blobs.name}0"}, {"url": url}]
         await blobs.put(json.dumps({"entries": entries}).encode(), blobs.name + "manifest")
-        scope = StorageScope((await site.engine.catalog.projects())[0].id)
-        with pytest.raises(Exception, match="is not a slice of it") as refused:
-            async with site.engine.storage.files.reading(scope, prepared["id"]):
-                pytest.fail("something is read")
-        assert type(refused.value).__name__ == "InvalidInput"
+        job = await imported(site, prepared["id"])
+        assert job["status"] == "error", url
+        assert "is not a slice of it" in job["error"]["message"]
+    assert await site.get("/v2/storage/tables") == []
     for document in (b"", b"{}", b"[]", b'{"entries":[1]}', b'{"entries":[{"url":1}]}', b"\xff"):
         answer = await blobs.ask("PUT", blobs.name + "manifest", document, AZURE)
         assert azure_code(answer) == (400, "InvalidInput")

@@ -277,29 +277,6 @@ async def test_a_header_that_is_too_long_is_refused(engine: FakeEngine, name: st
 
 
 @pytest.mark.parametrize(
-    ("data", "path", "words"),
-    [
-        ({"#a": "plain"}, "configData.#a", "must be encrypted"),
-        ({"p": [{"b": {"#c": 12}}]}, "configData.p.0.b.#c", "must be encrypted"),
-        ({"#a": "KBC::ProjectSecure::xyz"}, "configData.#a", "is encrypted"),
-    ],
-)
-async def test_without_an_encryptor_a_secret_is_refused_and_never_stored(
-    engine: FakeEngine, data: Any, path: str, words: str
-) -> None:
-    message = await refused(await post(engine, {"configData": data}))
-    assert f"The value of '{path}' {words}, and jobs neither encrypt nor decrypt" in message
-    assert "plain" not in message
-    assert "xyz" not in message
-    assert engine.records == {}
-
-
-async def test_what_is_no_secret_may_have_the_key_of_one(engine: FakeEngine) -> None:
-    data = {"#a": None, "#b": {"c": "d"}, "#e": ["f"], "g": "#h"}
-    assert (await stored(engine, await post(engine, {"configData": data})))["configData"] == data
-
-
-@pytest.mark.parametrize(
     ("body", "words"),
     [
         ({"configData": "text"}, "Body parameter 'configData' is not an object."),
@@ -316,7 +293,6 @@ async def test_what_is_no_secret_may_have_the_key_of_one(engine: FakeEngine) -> 
             "Body parameter 'configRowIds.0' is not a string.",
         ),
         ({"config": "x", "parallelism": "many"}, 'The "parallelism" of a job must be'),
-        ({"config": "x", "row": {"#a": "b"}}, "The value of 'row.#a' must be encrypted"),
     ],
 )
 async def test_a_member_of_the_wrong_kind_is_refused(

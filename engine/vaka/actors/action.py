@@ -18,8 +18,10 @@ from typing import Any
 import trio
 
 from vaka._supervision import leaves
+from vaka.actors.branch import branch_type
 from vaka.actors.container import Limits, run_container
 from vaka.actors.images import prepare_image
+from vaka.actors.job_secrets import JobSecrets
 from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.listeners import heard
 from vaka.actors.output import OutputReader, sanitise, shorten
@@ -34,7 +36,7 @@ from vaka.hooks import SpecContext
 from vaka.masking import Masker
 from vaka.models.catalog import Project
 from vaka.models.component import ComponentDefinition
-from vaka.models.configuration import JobConfiguration, dumps_config, secrets
+from vaka.models.configuration import JobConfiguration, dumps_config
 from vaka.models.container import ContainerSpec, ImageInfo, OutputChunk, StreamName
 from vaka.models.event import Level
 from vaka.models.job import ActionResult, ActionSpec
@@ -78,12 +80,13 @@ class Actions:
             NotFound: no such component, or it declares no such action.
             NotAllowed: the action is `run`.
             InvalidInput: the configuration is not valid.
+            CipherRefused: it has a cipher that the component may not read here.
             Overloaded: too many run already.
             UserError: the action failed, took too long or answered no JSON.
             ComponentCrashed: it ended with another exit code than 0 and 1.
         """
         definition = await self._definition(spec)
-        configuration = await self._configuration(spec)
+        configuration = JobConfiguration.parse(spec.config_data)
         acting, most = self._services.acting, self._services.config.action_concurrency
         if len(acting) >= most:
             raise Overloaded(
@@ -110,10 +113,6 @@ class Actions:
         definition.check_action(spec.action)
         return definition
 
-    async def _configuration(self, spec: ActionSpec) -> JobConfiguration:
-        """What the action is given: the only place where it is read, and so where ciphers are opened."""
-        return JobConfiguration.parse(spec.config_data)
-
     async def _call(
         self,
         spec: ActionSpec,
@@ -123,10 +122,26 @@ class Actions:
     ) -> _Call:
         services, config = self._services, self._services.config
         project = await services.catalog.project(spec.project)
+        try:
+            kind = await branch_type(services.catalog, spec.project, spec.branch)
+        except NotFound:
+            kind = "dev"  # the component is told it, and has to know what it is
+        masker = Masker(shortest=config.secret_min_length)
+        if spec.token is not None:
+            masker.add([spec.token.get_secret_value()])
+        opener = JobSecrets(
+            services.encryption,
+            masker,
+            project=project,
+            component=definition.id,
+            branch_type=kind,
+        )
+        # checked before it is opened, so that no message can show a secret
+        configuration = JobConfiguration(await opener.given(configuration.data))
         credentials = None
         wanted = wanted_credentials(configuration)
         if wanted is not None:
-            credentials = await fetch_credentials(
+            fetched = await fetch_credentials(
                 config.oauth_url,
                 services.catalog,
                 project=spec.project,
@@ -134,22 +149,15 @@ class Actions:
                 credentials_id=wanted,
                 token=spec.token,
             )
+            credentials = await opener.opened(fetched, "authorization.oauth_api.credentials")
         document = configuration.config_file(
-            image_parameters=definition.image_parameters,
+            image_parameters=await opener.image_parameters(definition),
             action=spec.action,
             oauth_credentials=credentials,
             format=definition.configuration_format,
         )
-        masker = Masker(
-            [
-                *secrets(document),
-                *tokens_within(credentials),
-                *tokens_within(own_credentials(configuration)),
-            ],
-            shortest=config.secret_min_length,
-        )
-        if spec.token is not None:
-            masker.add([spec.token.get_secret_value()])
+        opener.hide(tokens_within(credentials))
+        opener.hide(tokens_within(own_credentials(configuration)))
         return _Call(
             spec=spec,
             name=name,

@@ -9,6 +9,7 @@ from vaka.errors import ApplicationError, NotFound, UserError
 from vaka.hooks import Catalog, MappingBackend
 from vaka.mapping.branches import PRODUCTION, JobBranch
 from vaka.models.catalog import Project
+from vaka.models.ciphers import BranchType
 from vaka.models.component import ComponentDefinition
 from vaka.models.job import JobSpec
 
@@ -44,6 +45,20 @@ async def job_branch(
     if branch not in others:
         raise UserError(f'Branch "{branch}" not found in project {project.id}.')
     return JobBranch(branch, others[branch], is_kept_apart, default, others)
+
+
+async def branch_type(catalog: Catalog, project: str, branch: str | None) -> BranchType:
+    """What kind of branch this id is of; None is the default one.
+
+    Raises:
+        NotFound: the project has no such branch.
+    """
+    if branch is None:
+        return "default"
+    for each in await catalog.branches(project):
+        if each.id == branch:
+            return "default" if each.is_default else "dev"
+    raise NotFound(f"Branch {branch} not found", kind="branch", id=branch)
 
 
 async def refuse_in_branch(

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
+from vaka.actors.job_secrets import JobSecrets, named, tell_legacy
 from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.listeners import heard
 from vaka.actors.logs import StageLog
@@ -42,16 +43,17 @@ from vaka.actors.stages import (
 from vaka.actors.storing import is_atomic, storing_options
 from vaka.actors.verdicts import has_succeeded, raise_for_ending
 from vaka.datafolder import JobFolder
-from vaka.errors import EngineError, InvalidInput, UserError
+from vaka.encryption import replace_secrets
+from vaka.errors import CipherRefused, EngineError, InvalidInput, UserError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import store
 from vaka.mapping.preparing import no_atomic_output
 from vaka.mapping.staging import check_input_staging
-from vaka.masking import Masker
+from vaka.masking import HIDDEN, Masker
 from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
-from vaka.models.configuration import JobConfiguration, dumps_config, secrets, secrets_with_paths
+from vaka.models.configuration import JobConfiguration, dumps_config, secrets_with_paths
 from vaka.models.container import ImageInfo, OutputChunk, StreamName
 from vaka.models.event import Level
 from vaka.models.job import Phase, StageRecord, StageStatus, Status
@@ -60,6 +62,7 @@ from vaka.models.state import JobState, parse_result, parse_state_file, parse_us
 from vaka.models.storage import StorageScope
 from vaka.models.tree import text
 from vaka.oauth import (
+    SUBMIT_AGAIN,
     fetch_credentials,
     own_credentials,
     tokens_within,
@@ -74,8 +77,6 @@ FEATURE_DEV_MAPPING = "dev-mapping-allowed"
 LONGEST_TIMEOUT = 86_400
 """Seconds that a configuration may let its main container run."""
 RESULT_FILE = "result.json"
-MOST_TOLD = 20
-"""Paths of secrets that one warning names."""
 TOLD_STATE = 10_000
 """Characters that a state may have to be told in the operator's log."""
 
@@ -92,6 +93,48 @@ MOVES = {
 
 class Stopped(Exception):
     """The job was asked to stop, and the container that ran then has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a definition says and finds again, with its secrets in the clear: in memory only."""
+
+    configuration: JobConfiguration = field(repr=False)
+    state: JobState = field(repr=False)
+
+
+async def open_definition(plan: DefinitionPlan, secrets: JobSecrets) -> Opened:
+    """Read and check a definition, then open what is encrypted in it.
+
+    Checked while secrets are ciphers, so that no message can show one. Of the state only the component's
+    part is opened, which is all that it is given.
+
+    Raises:
+        CipherRefused: a secret of it cannot be read; names all of them.
+        UserError: its configuration or its state has not the shape it must have.
+    """
+    configuration = JobConfiguration.parse(plan.configuration)
+    state = JobState.parse(plan.state)
+    refusals: list[CipherRefused] = []
+    data: Any = None
+    component: Any = None
+    try:
+        data = await secrets.opened(configuration.data)
+    except CipherRefused as refusal:
+        refusals.append(refusal)
+    try:
+        component = await secrets.opened(state.component, "state.component")
+    except CipherRefused as refusal:
+        refusals.append(refusal)
+    if refusals:
+        raise all_refused(refusals)
+    return Opened(JobConfiguration(data), replace(state, component=component))
+
+
+def all_refused(refusals: Sequence[CipherRefused]) -> CipherRefused:
+    """The first refusal, with the paths of all."""
+    paths = dict.fromkeys(path for refusal in refusals for path in refusal.paths)
+    return CipherRefused(refusals[0].message, reason=refusals[0].reason, paths=tuple(paths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +165,8 @@ class DefinitionActor:
         fence: Fence,
         main: ComponentDefinition,
         plan: DefinitionPlan,
+        opened: Opened | None,
+        secrets: JobSecrets,
         index: int,
         total: int,
         left: Mapping[str, Any],
@@ -132,6 +177,7 @@ class DefinitionActor:
         folder: JobFolder,
         is_alone: bool = True,
     ) -> None:
+        """`opened` is what `plan` says; None when the journal has all that the definition leaves."""
         self.in_container = False
         """Whether a container is being followed; it then ends the definition by ending itself."""
         self.row_id = plan.row_id
@@ -143,6 +189,8 @@ class DefinitionActor:
         self._fence = fence
         self._main = main
         self._plan = plan
+        self._opened = opened
+        self._secrets = secrets
         self._index = index
         self._total = total
         self._left: dict[str, Any] = dict(left)
@@ -159,7 +207,6 @@ class DefinitionActor:
             self._end()
         self._exposed: dict[str, None] = {}
         self._unit: DefinitionContext | None = None
-        self._state = JobState()
         self._stages: list[Stage] = []
         self._skipped: list[Stage] = []
         self._scope = job.branch.scope(
@@ -195,17 +242,17 @@ class DefinitionActor:
         self._unsaved.pop(self._index, None)
 
     async def prepare(self) -> None:
-        """Read and check what the definition says. Nothing has run of a job in which one is wrong.
+        """See that what the definition says can be done. Nothing has run of a job in which one is wrong.
 
         Raises:
-            UserError: its configuration, its state or one of its processors cannot be used.
+            UserError: its configuration or one of its processors cannot be used.
             ApplicationError: a limit of the project or of a component cannot be.
         """
-        self._hide(self._left.get("component_state", {}))
+        # what it told an earlier engine
+        await self._secrets.hide_ciphers(self._left.get("component_state", {}))
         if self.is_done:
             return
         self._unit = unit = self._context()
-        self._state = JobState.parse(self._plan.state)
         self._stages = await self._chain(unit, None)
         for stage in self._stages:
             self._limits(stage)
@@ -216,14 +263,14 @@ class DefinitionActor:
         if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
             raise no_atomic_output(self._services.storage)
         self._hide(self._state.component, *(stage.document for stage in self._stages))
-        self._events.masker.add(tokens_within(own_credentials(unit.configuration)))
+        self._secrets.hide(tokens_within(own_credentials(unit.configuration)))
         wanted_credentials(unit.configuration)  # refuses what no broker is asked for any more
 
     def _check_token(self) -> None:
         """Refuse a container that needs the token when it is not known: nor could it be hidden.
 
         Raises:
-            UserError: the token was in the memory of an engine that is gone.
+            UserError: the job came without one, or it was in the memory of an engine that is gone.
         """
         if self._job.spec.token is not None:
             return
@@ -232,8 +279,8 @@ class DefinitionActor:
             is_over = known is not None and known.status is StageStatus.COLLECTED
             if stage.definition.forward_token and not is_over:
                 raise UserError(
-                    f"Component {stage.definition.id} asks for the Storage token, and the runner "
-                    "does not have it any more: it is kept in memory only. Run the job again."
+                    f"Component {stage.definition.id} asks for the Storage token, and this job has "
+                    f"none. {SUBMIT_AGAIN}"
                 )
 
     def stop(self) -> None:
@@ -290,7 +337,7 @@ class DefinitionActor:
             await self._tell(
                 f"Using configuration id: {unit.config_id or ''} version:{unit.config_version}, "
                 f"row id: {unit.row_id or ''}, "
-                f"state: {told(self._plan.state, self._events.masker)}",
+                f"state: {told(replace_secrets(self._plan.state, HIDDEN), self._events.masker)}",
                 "notice",
             )
             await self._tell_exposed()
@@ -339,10 +386,17 @@ class DefinitionActor:
 
     # -- documents -------------------------------------------------------------------------------
 
+    @property
+    def _state(self) -> JobState:
+        """What the definition finds again; its component's part is in the clear."""
+        assert self._opened is not None  # noqa: S101 - it is not done
+        return self._opened.state
+
     def _context(self) -> DefinitionContext:
+        assert self._opened is not None  # noqa: S101 - it is not done
         return DefinitionContext(
             index=self._index,
-            configuration=JobConfiguration.parse(self._plan.configuration),
+            configuration=self._opened.configuration,
             config_id=self._job.spec.config,
             config_version=self._plan.version,
             row_id=self._plan.row_id,
@@ -350,23 +404,20 @@ class DefinitionActor:
         )
 
     def _hide(self, *documents: Any) -> None:
-        """Everything secret that a container is given, or that it told an earlier engine."""
+        """Hide everything secret that a container is given, or gives."""
         for document in documents:
-            for path, value in secrets_with_paths(document):
-                if self._events.masker.hides(value):
-                    self._events.masker.add([value])
-                else:
-                    self._exposed[path] = None
+            found = list(secrets_with_paths(document))
+            self._secrets.hide(value for _, value in found)
+            masker = self._events.masker
+            self._exposed |= {path: None for path, value in found if not masker.hides(value)}
 
     async def _tell_exposed(self) -> None:
         """Warn of the secrets that are not hidden."""
         if self._exposed:
-            paths = list(self._exposed)
-            more = f" and {len(paths) - MOST_TOLD} more" if len(paths) > MOST_TOLD else ""
             await self._tell(
                 "These secrets are not hidden in what is told of the job, because they are too "
                 "short or too common and would be found in any text: "
-                f"{', '.join(paths[:MOST_TOLD])}{more}. Longer ones are hidden.",
+                f"{named(list(self._exposed))}. Longer ones are hidden.",
                 "warn",
             )
 
@@ -392,20 +443,24 @@ class DefinitionActor:
             credentials_id=wanted,
             token=self._job.spec.token,
         )
-        self._events.masker.add([*secrets(fetched), *tokens_within(fetched)])
-        return fetched
+        opened = await self._secrets.opened(fetched, "authorization.oauth_api.credentials")
+        self._secrets.hide(tokens_within(opened))
+        await tell_legacy(self._secrets, self._events)
+        return opened
 
     async def _chain(self, unit: DefinitionContext, credentials: Json) -> list[Stage]:
         """All stages in the order they run."""
         configuration, main = unit.configuration, self._main
         main.check_staging(has_processors=configuration.has_processors)
         catalog, replica = self._services.catalog, self._services.config.replicated_registry
+        opened = self._secrets.image_parameters
         before = await processor_stages(
             catalog,
             configuration.processors_before,
             "before",
             configuration,
             0,
+            image_parameters=opened,
             replica=replica,
         )
         after = await processor_stages(
@@ -414,6 +469,7 @@ class DefinitionActor:
             "after",
             configuration,
             len(before) + 1,
+            image_parameters=opened,
             replica=replica,
         )
         if main.staging_input == "none":
@@ -431,7 +487,7 @@ class DefinitionActor:
                 self._job.spec.tag or configuration.runtime.image_tag, replica=replica
             ),
             document=configuration.config_file(
-                image_parameters=main.image_parameters,
+                image_parameters=await opened(main),
                 oauth_credentials=credentials,
                 format=main.configuration_format,
             ),
@@ -661,14 +717,18 @@ class DefinitionActor:
         raise_for_ending(stage, limits, record.container, ending, reader, events.masker)
         return record
 
+    @property
+    def _keeps_state(self) -> bool:
+        """Whether what the component wants to find again is stored at the job's end."""
+        return self._plan.state_version is not None and not is_debug(self._job.record)
+
     def _artifacts(self, unit: DefinitionContext) -> Artifacts | None:
         """What moves the definition's artifacts; None when it has none: they go where state goes."""
         job = self._job
         if (
             FEATURE_ARTIFACTS not in job.project.features
             or unit.config_id is None
-            or self._plan.state_version is None
-            or is_debug(job.record)
+            or not self._keeps_state
         ):
             return None
         return Artifacts(
@@ -710,6 +770,9 @@ class DefinitionActor:
             if succeeded:
                 component_state, variables = await trio.to_thread.run_sync(self._read_left, stage)
                 self._hide(component_state)
+                component_state = await self._secrets.sealed_state(
+                    component_state, is_kept=self._keeps_state
+                )
                 if isinstance(variables, InvalidInput):
                     await self._tell(variables.message, "warn")
                     variables = []

@@ -16,17 +16,29 @@ from dataclasses import replace
 from typing import Any
 
 import trio
+from pydantic import SecretStr
 
 from vaka._supervision import Verdict, leaves, verdict
 from vaka.actors.branch import job_branch, refuse_in_branch
-from vaka.actors.definition import DefinitionActor, DefinitionResult, Stopped, told
+from vaka.actors.definition import (
+    DefinitionActor,
+    DefinitionResult,
+    Opened,
+    Stopped,
+    all_refused,
+    open_definition,
+    told,
+)
 from vaka.actors.events import Entry, EventLog, keep_events
+from vaka.actors.job_secrets import JobSecrets, named, opened_token, tell_legacy
 from vaka.actors.limits import reserved_memory
 from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
 from vaka.actors.resolving import resolve_plan
 from vaka.actors.services import Services
 from vaka.actors.stages import JobContext, image_definition, is_debug, job_folder
+from vaka.encryption import unnamed_secrets
 from vaka.errors import (
+    CipherRefused,
     Conflict,
     MappingFailed,
     NotFound,
@@ -270,6 +282,7 @@ class JobActor:
                 tail=tail,
             )
         )
+        self._services.tokens.pop(self.record.id, None)
         log.info("job.finished", extra={"job_id": self.record.id, "status": status.value})
 
     def _metrics(self) -> dict[str, Any]:
@@ -335,7 +348,7 @@ class JobActor:
         """Run all definitions and store what they leave; return the job's result."""
         services, record = self._services, self.record
         spec = JobSpec.model_validate(dict(record.spec))
-        token = services.tokens.get(record.id)
+        token = await self._token()
         if token is not None:
             events.masker.add([token.get_secret_value()])
             spec = spec.model_copy(update={"token": token})
@@ -361,9 +374,23 @@ class JobActor:
                     data={"phase": record.phase, "definition": record.definition},
                 )
             )
+        secrets = JobSecrets(
+            services.encryption,
+            events.masker,
+            project=project,
+            component=main.id,
+            config=spec.config,
+            branch_type="default" if branch.id is None else "dev",
+        )
         unsaved: dict[int, Any] = {}
-        unit_bytes = reserved_memory(services.config, project, main, spec.container_type)
-        plan = self._plan = await self._read_plan(spec, unit_bytes, journal, unsaved, events)
+        kept = journal.get(PLAN)
+        plan = await self._new_plan(spec, events) if kept is None else Plan.from_json(kept)
+        opened = await _open(plan, journal, secrets)
+        if kept is None:
+            # only now: what was put in the place of a secret and is none must not be written down
+            unit_bytes = reserved_memory(services.config, project, main, spec.container_type)
+            plan = await self._keep_plan(plan, unit_bytes, unsaved, events)
+        self._plan = plan
         context = JobContext(services.config, record, spec, project, branch)
         folder = job_folder(services.config, record.id)
         is_alone = plan.width == 1
@@ -374,6 +401,8 @@ class JobActor:
                 fence=self._fence,
                 main=main,
                 plan=definition,
+                opened=opened[index],
+                secrets=secrets,
                 index=index,
                 total=len(plan.definitions),
                 left=journal.get(index, {}),
@@ -388,6 +417,8 @@ class JobActor:
         ]
         for actor in self._definitions:
             await actor.prepare()
+        if kept is None:
+            await tell_legacy(secrets, events)
         results = await self._run_all(self._definitions, plan.width, events)
         await _tell_loads(results, events)
         failures = [failure for result in results for failure in result.load_failures]
@@ -398,6 +429,14 @@ class JobActor:
         if not is_debug(record):
             await self._store_states(spec, plan, results, events)
         return _result(plan, results, self._definitions)
+
+    async def _token(self) -> SecretStr | None:
+        """The token that the job was submitted with, from the store or from memory."""
+        services, record = self._services, self.record
+        cipher = await services.store.token(record.id)
+        if cipher is None:
+            return services.tokens.get(record.id)
+        return await opened_token(services.encryption, cipher, record.project, record.component)
 
     async def _main_component(self, spec: JobSpec) -> ComponentDefinition:
         if spec.component is None:
@@ -473,19 +512,20 @@ class JobActor:
         await events.note("error", f"Row {definition.row_id} failed: {failure.message}")
         return AlreadyFailed(failure)
 
-    async def _read_plan(
-        self,
-        spec: JobSpec,
-        unit_bytes: int,
-        journal: Mapping[int, Any],
-        unsaved: dict[int, Any],
-        events: EventLog,
-    ) -> Plan:
-        """The plan from the journal, or a new one; a stored configuration may change meanwhile."""
-        kept = journal.get(PLAN)
-        if kept is not None:
-            return Plan.from_json(kept)
+    async def _new_plan(self, spec: JobSpec, events: EventLog) -> Plan:
+        """What is to be done, as stored configurations say now."""
         services = self._services
+        unnamed = [
+            path
+            for document in (spec.config_data, spec.variable_values_data)
+            for path in unnamed_secrets(document)
+        ]
+        if unnamed:
+            await events.note(
+                "warn",
+                "These values stand in lists, where a value has no key and is not encrypted: "
+                f"{named(unnamed)}. Give each secret a key of its own that begins with #.",
+            )
         plan = await resolve_plan(
             services.catalog,
             spec,
@@ -496,6 +536,12 @@ class JobActor:
             await events.note("info", note)
         if spec.tag:
             await events.note("warn", f"Overriding component tag with: '{spec.tag}'")
+        return plan
+
+    async def _keep_plan(
+        self, plan: Plan, unit_bytes: int, unsaved: dict[int, Any], events: EventLog
+    ) -> Plan:
+        """The plan as it is written down: a stored configuration may change meanwhile."""
         wanted = min(plan.parallelism, len(plan.definitions), self._services.config.parallel_rows)
         if wanted > 1:
             width = await self._services.store.reserve(
@@ -554,6 +600,28 @@ class JobActor:
                 await events.write(
                     Entry("state.stored", "info", "Storing state.", definition=index)
                 )
+
+
+async def _open(plan: Plan, journal: Mapping[int, Any], secrets: JobSecrets) -> list[Opened | None]:
+    """What all definitions say that are not done, with their secrets in the clear.
+
+    Raises:
+        CipherRefused: some of them cannot be read; names all of these.
+        UserError: a definition cannot be used.
+    """
+    opened: list[Opened | None] = []
+    refusals: list[CipherRefused] = []
+    for index, definition in enumerate(plan.definitions):
+        one = None
+        if "output" not in journal.get(index, {}):
+            try:
+                one = await open_definition(definition, secrets)
+            except CipherRefused as refusal:
+                refusals.append(refusal)
+        opened.append(one)
+    if refusals:
+        raise all_refused(refusals)
+    return opened
 
 
 def _maintenance(faults: Sequence[BaseException]) -> UnderMaintenance | None:

@@ -6,12 +6,13 @@ folder, sees only its own parameters, and its failure is the job's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from vaka.actors.stages import Stage
 from vaka.errors import NotFound, UserError
 from vaka.hooks import Catalog
+from vaka.models.catalog import Json
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, ProcessorDefinition
 
@@ -23,11 +24,13 @@ async def processor_stages(
     configuration: JobConfiguration,
     first_index: int,
     *,
+    image_parameters: Callable[[ComponentDefinition], Awaitable[Json]],
     replica: str | None = None,
 ) -> list[Stage]:
     """The stages of one side of a chain, numbered from `first_index`.
 
-    `replica` is the registry that stands in for Amazon's, or None.
+    `image_parameters` gives those of a component, decrypted; `replica` is the registry that stands in
+    for Amazon's, or None.
 
     Raises:
         UserError: a processor is not registered.
@@ -47,7 +50,7 @@ async def processor_stages(
                 reference=definition.image_reference(processor.tag or None, replica=replica),
                 document=configuration.processor_file(
                     processor.parameters,
-                    image_parameters=definition.image_parameters,
+                    image_parameters=await image_parameters(definition),
                     format=definition.configuration_format,
                 ),
                 timeout=definition.process_timeout,

@@ -4,17 +4,20 @@ It happens once a job, after rows are merged and before anything is staged, and 
 in the journal: a value that changes meanwhile does not change a job half-way. So nothing is decrypted
 here. A cipher that takes a placeholder's place stays one in the journal, and is decrypted with the rest
 of the configuration on its way to a container (runner.md section 9.5, encryption.md section 7.2).
+What is listed of it is that it was there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from vaka.actors.plan import DefinitionPlan, Plan
 from vaka.errors import NotFound, UserError
 from vaka.hooks import Catalog
+from vaka.masking import HIDDEN
 from vaka.models.catalog import Configuration, Json, VaultVariable
+from vaka.models.ciphers import is_cipher
 from vaka.models.configuration import JobConfiguration
 from vaka.models.job import JobSpec
 from vaka.models.tree import text
@@ -73,7 +76,6 @@ class _Resolver:
         elif configuration is given and vault is None:
             return definition
         resolved = replace_placeholders(configuration, values=values, vault=vault or {})
-        self._refuse_encrypted(resolved.used)
         missing = [name for name in resolved.missing if self._strict or name.startswith(VAULT)]
         if missing:
             raise UserError(f"Missing values for placeholders: {', '.join(missing)}")
@@ -84,7 +86,8 @@ class _Resolver:
             definition,
             configuration=resolved.configuration,
             variables=tuple(
-                {"name": name, "value": value} for name, value in resolved.used.items()
+                {"name": name, "value": HIDDEN if is_cipher(value) else value}
+                for name, value in resolved.used.items()
             ),
         )
 
@@ -121,16 +124,6 @@ class _Resolver:
             )
             self._vault = {variable.name: variable for variable in found}
         return {name: variable.value for name, variable in self._vault.items()}
-
-    def _refuse_encrypted(self, used: Iterable[str]) -> None:
-        """Say so when a cipher was inserted: nothing that comes later can read it yet."""
-        for name in used:
-            variable = (self._vault or {}).get(name.removeprefix(VAULT))
-            if name.startswith(VAULT) and variable is not None and variable.is_encrypted:
-                raise UserError(
-                    f'The vault variable "{variable.name}" is encrypted, and jobs do not decrypt in '
-                    "this version."
-                )
 
     # -- variables -------------------------------------------------------------------------------
 

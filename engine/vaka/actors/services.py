@@ -40,8 +40,8 @@ class Services:
     starting: trio.CapacityLimiter
     """The gate of containers that are being created or started."""
     tokens: dict[int, SecretStr]
-    """Tokens of jobs that were submitted here, for components that are given them. They are kept in
-    memory only, because nothing may write them down in the clear."""
+    """Tokens of open jobs that were submitted here, where no key provider can encrypt them: then they
+    are in memory only, because nothing may write them down in the clear."""
     encryption: Encryption
     registry_tokens: dict[str, tuple[float, RegistryAuth]] = field(default_factory=dict)
     """By registry: when a token was given, on Trio's clock, and what to log in with."""

@@ -25,7 +25,9 @@ from vaka.actors.reconciler import (
 )
 from vaka.config import EngineConfig
 from vaka.datafolder import JobFolder
+from vaka.encryption import replace_secrets
 from vaka.mapping.branches import PRODUCTION, JobBranch
+from vaka.masking import HIDDEN
 from vaka.models.catalog import Project
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration
@@ -230,6 +232,10 @@ def is_debug(record: JobRecord) -> bool:
 
 
 def _fingerprint(parameters: object) -> str:
-    """A stable stand-in for the id of a configuration that is not stored."""
-    text = json.dumps(parameters or {}, sort_keys=True, separators=(",", ":"))
+    """A stable stand-in for the id of a configuration that is not stored.
+
+    Of its secrets it says nothing: a weak one could be guessed from it.
+    """
+    public = replace_secrets(parameters or {}, HIDDEN)
+    text = json.dumps(public, sort_keys=True, separators=(",", ":"))
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -3,7 +3,15 @@
 from vaka.encryption.cipher import key_of
 from vaka.encryption.encryption import Encryption, KeyMemory
 from vaka.encryption.numerals import Numeral, dump_json, load_json
-from vaka.encryption.structure import as_text, is_placeholder, secret_count, unnamed_secrets
+from vaka.encryption.structure import (
+    as_text,
+    is_placeholder,
+    legacy_secrets,
+    plain_secrets,
+    replace_secrets,
+    secret_count,
+    unnamed_secrets,
+)
 
 __all__ = [
     "Encryption",
@@ -13,7 +21,10 @@ __all__ = [
     "dump_json",
     "is_placeholder",
     "key_of",
+    "legacy_secrets",
     "load_json",
+    "plain_secrets",
+    "replace_secrets",
     "secret_count",
     "unnamed_secrets",
 ]

@@ -10,7 +10,6 @@ import base64
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -37,6 +36,7 @@ LARGEST_WRAP: Final = 4_096
 _BEGIN: Final = bytes((FORMAT, SUITE))
 _NO_KEY: Final = bytes(KEY)
 _MOST_KNOWN: Final = 64
+_NOTHING: Final = b"nothing begins with this"
 _DATA: Final = b"runner-cipher/v1/data\0"
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
@@ -121,14 +121,13 @@ def seal_all(
         ValueError: a key provider answered with what no cipher can hold.
     """
     begin, bound = f"{scope.prefix}{MARK}", scope.encoded
-    starts: dict[tuple[str, int], bytes] = {}  # nearly always one
     found = []
-    at = 0
+    at = size = 0
+    last, start = "", b""  # nearly always the same for all of them
     for payload, (key_id, wrapped) in zip(payloads, wraps, strict=True):
-        kind = key_id, len(wrapped)
-        start = starts.get(kind)
-        if start is None:
-            start = starts[kind] = head(first, key_id, wrapped)[: -len(wrapped)]
+        if key_id != last or len(wrapped) != size:
+            start = head(first, key_id, wrapped)[: -len(wrapped)]
+            last, size = key_id, len(wrapped)
         middle, end = at + KEY, at + CHANCE
         before, nonce = start + wrapped, chance[middle:end]
         sealed = AESGCM(chance[at:middle]).encrypt(nonce, payload, _DATA + before + bound)
@@ -190,45 +189,56 @@ class Opener:
 
     def __init__(self, scope: CipherScope, unwrapper: Callable[[Envelope], Unwrap | None]) -> None:
         """`unwrapper` says what unwraps keys as that of a cipher, or None when that takes time."""
-        self.scope = scope
+        self.begin = f"{scope.prefix}{MARK}"
+        """What the texts that it opens begin with."""
+        self._scope = scope
         self._unwrapper = unwrapper
-        self._mark = len(scope.prefix), len(scope.prefix) + len(MARK)
+        self._mark = len(self.begin)
+        self._bound = scope.encoded
         self._known: dict[bytes, tuple[Unwrap | None, int]] = {}
+        # of the last one: most have all of it in common
+        self._common = _NOTHING
+        self._unwrap: Unwrap | None = None
+        self._end = 0
 
     def open(self, value: str, most: int) -> bytes | None:
-        """What a cipher of this scope holds; None when it is larger than `most`, or not to be had now.
+        """What a text that begins with `begin` holds.
+
+        None when it is larger than `most`, or cannot be had at once.
 
         Raises:
             CipherRefused: it cannot be read.
         """
-        prefix, mark = self._mark
-        if value[prefix:mark] != MARK:
-            return None
-        raw = _raw(value[mark:])
-        common = raw[: HEADER + 3 + (raw[HEADER] if len(raw) > HEADER else 0)]
-        unwrap, end = self._known.get(common) or self._learn(common, value)
+        raw = _raw(value[self._mark :])
+        if not raw.startswith(self._common):
+            self._turn_to(raw, value)
+        unwrap, end = self._unwrap, self._end
         after = end + NONCE
         if unwrap is None or len(raw) - after > most:
             return None
         if len(raw) < after + TAG:
             raise CipherRefused(reason="malformed")
-        bound = self.scope.encoded
+        bound = _DATA + raw[:end] + self._bound
         try:
-            data_key: object = unwrap(raw[len(common) : end])
+            data_key: object = unwrap(raw[len(self._common) : end])
         except CipherRefused:
-            # the same work as for a key that unwraps, so that time does not tell them apart
-            with suppress(InvalidTag):
-                AESGCM(_NO_KEY).decrypt(raw[end:after], raw[after:], _DATA + raw[:end] + bound)
+            _spend(raw[end:after], raw[after:], bound)
             raise
         if type(data_key) is not bytes or len(data_key) != KEY:
             return None  # what a provider must not answer is told by who asks it next
         try:
-            return AESGCM(data_key).decrypt(raw[end:after], raw[after:], _DATA + raw[:end] + bound)
+            return AESGCM(data_key).decrypt(raw[end:after], raw[after:], bound)
         except InvalidTag:
             raise CipherRefused(reason="mac") from None
 
+    def _turn_to(self, raw: bytes, value: str) -> None:
+        common = raw[: HEADER + 3 + (raw[HEADER] if len(raw) > HEADER else 0)]
+        self._common, self._unwrap = _NOTHING, None  # while it is not known that this one is valid
+        self._unwrap, self._end = self._known.get(common) or self._learn(common, value)
+        self._common = common
+
     def _learn(self, common: bytes, value: str) -> tuple[Unwrap | None, int]:
-        envelope = parse(value[len(self.scope.prefix) :], self.scope)
+        envelope = parse(value[self._mark - len(MARK) :], self._scope)
         found = self._unwrapper(envelope), len(envelope.head)
         if len(self._known) < _MOST_KNOWN:  # a document could have any number of them
             self._known[common] = found
@@ -247,6 +257,17 @@ def unseal(envelope: Envelope, data_key: bytes, scope: CipherScope) -> bytes:
         )
     except InvalidTag:
         raise CipherRefused(reason="mac") from None
+
+
+def unseal_nothing(envelope: Envelope, scope: CipherScope) -> None:
+    """The work of `unseal` for a data key that was refused, so that time does not tell them apart."""
+    _spend(envelope.nonce, envelope.sealed, _DATA + envelope.head + scope.encoded)
+
+
+def _spend(nonce: bytes, sealed: bytes, bound: bytes) -> None:
+    # encrypting is the same work as decrypting, and raises nothing: an error would be one more than
+    # a data key that unwraps and opens nothing costs
+    AESGCM(_NO_KEY).encrypt(nonce, sealed[:-TAG], bound)
 
 
 def key_of(value: object) -> tuple[int, str] | None:

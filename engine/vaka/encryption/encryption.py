@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import trio
 
@@ -58,8 +58,6 @@ _SPECIAL: Final = frozenset("K{")
 """What values begin with that may stay as they are."""
 _UNKNOWN: Final = "unknown"
 _AFTER_MAKER: Final = len("KBC::")
-T = TypeVar("T")
-_NO_KEY: Final = bytes(cipher.KEY)
 _NOT_SEALED: Final = "Encryption failed: Ciphering failed: Failed to obtain encryption key."
 _NOT_OPENED: Final = "Decryption failed: Deciphering failed."
 _DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -101,14 +99,6 @@ class _Context:
     scopes: dict[str, CipherScope | None] = field(default_factory=dict)
     openers: dict[str, cipher.Opener | None] = field(default_factory=dict)
     """By prefix; None where ciphers are not opened at once."""
-
-
-def _later(_: Json, __: _Context) -> None:
-    """Nothing is done at once."""
-
-
-def _batches(items: list[T]) -> Iterator[list[T]]:
-    return (items[at : at + _BATCH] for at in range(0, len(items), _BATCH))
 
 
 class Encryption:
@@ -182,7 +172,8 @@ class Encryption:
         copy = Copy(document)
         target = self._target(scope, family)
         writer = self._local_writer
-        small: list[tuple[Slot, bytes]] = []
+        small: list[Slot] = []
+        payloads: list[bytes] = []
         for slot in copy.slots:
             value = slot.value
             if isinstance(value, str):
@@ -194,12 +185,13 @@ class Encryption:
             if writer is None or len(payload) > _INLINE_BYTES:
                 slot.put(await self._seal(payload, target))
             else:
-                small.append((slot, payload))
+                small.append(slot)
+                payloads.append(payload)
         if writer is not None:
-            for batch in _batches(small):
-                sealed = self._seal_all([payload for _, payload in batch], target, writer)
-                for (slot, _), text in zip(batch, sealed, strict=True):
-                    slot.container[slot.key] = text
+            for at in range(0, len(small), _BATCH):
+                sealed = self._seal_all(payloads[at : at + _BATCH], target, writer)
+                for (container, key, _, _), text in zip(small[at:], sealed, strict=False):
+                    container[key] = text
                 await trio.lowlevel.checkpoint()
         return copy.document
 
@@ -252,6 +244,26 @@ class Encryption:
             if value is None or value == "":
                 return ""
             return value if is_placeholder(value) else await self._text(value, context)
+
+        copy = Copy(document)
+        copy.slots = await self._slow(copy.slots, context)
+        return await self._each(copy, context, opened)
+
+    async def decrypt_given(
+        self, document: Json, scope: Scope, *, memory: KeyMemory | None = None
+    ) -> Json:
+        """The same of a document that nobody has stored: what is in the clear may stay so, as text.
+
+        Raises:
+            CipherRefused: as `decrypt`, of what begins with a known prefix.
+            ApplicationError: a key provider does not answer.
+        """
+        context = _Context(scope, "run", memory)
+
+        async def opened(slot: Slot) -> Json:
+            value = slot.value
+            is_cipher = isinstance(value, str) and split_cipher(value) is not None
+            return await self._text(value, context) if is_cipher else as_text(value)
 
         return await self._each(Copy(document), context, opened, self._text_now)
 
@@ -344,17 +356,15 @@ class Encryption:
         copy: Copy,
         context: _Context,
         change: Callable[[Slot], Awaitable[Json]],
-        now: Callable[[Json, _Context], str | None] = _later,
     ) -> Json:
-        """Change every secret of a copy, by `now` where that can; the first refusal speaks for all."""
+        """Change every secret of a copy; the first refusal speaks for all."""
         first: CipherRefused | None = None
         paths: list[str] = []
         for n, slot in enumerate(copy.slots, 1):
             if n % _BATCH == 0:
                 await trio.lowlevel.checkpoint()
             try:
-                done = now(slot.value, context)
-                slot.container[slot.key] = await change(slot) if done is None else done
+                slot.container[slot.key] = await change(slot)
             except CipherRefused as refusal:
                 paths.append(slot.path)
                 self._tell(refusal, slot.value, context)
@@ -365,25 +375,38 @@ class Encryption:
             raise CipherRefused(first.message, reason=first.reason, paths=tuple(paths)) from None
         return copy.document
 
-    def _text_now(self, value: Json, context: _Context) -> str | None:
-        """What a cipher holds, when that takes no time; None when `_text` must find it, or say why not.
+    async def _slow(self, slots: Sequence[Slot], context: _Context) -> list[Slot]:
+        """Open what takes no time, and return the rest: what does, and what cannot be opened.
 
-        The same steps without a task, which for a small value costs as much as its cryptography.
+        The same steps as `_text` without a task, which for a small value costs as much as its
+        cryptography.
         """
-        if type(value) is not str:
-            return None
+        rest: list[Slot] = []
+        opener: cipher.Opener | None = None
+        for n, slot in enumerate(slots, 1):
+            if n % _BATCH == 0:
+                await trio.lowlevel.checkpoint()
+            container, key, value, _ = slot
+            if type(value) is str:
+                if opener is None or not value.startswith(opener.begin):
+                    opener = self._opener_for(value, context)
+                try:
+                    found = None if opener is None else opener.open(value, _INLINE_BYTES)
+                    if found is not None:
+                        container[key] = found.decode()
+                        continue
+                except Exception:  # noqa: BLE001, S110 - `_text` comes upon it again, and tells it
+                    pass
+            rest.append(slot)
+        return rest
+
+    def _opener_for(self, value: str, context: _Context) -> cipher.Opener | None:
         prefix = value[: value.find("::", _AFTER_MAKER) + 2]
         try:
             opener = context.openers[prefix]
         except KeyError:
             opener = context.openers[prefix] = self._opener(prefix, context)
-        if opener is None:
-            return None
-        try:
-            found = opener.open(value, _INLINE_BYTES)
-            return None if found is None else found.decode()
-        except Exception:  # noqa: BLE001 - whatever it is, `_text` comes upon it again and tells it
-            return None
+        return opener if opener is not None and value.startswith(opener.begin) else None
 
     def _opener(self, prefix: str, context: _Context) -> cipher.Opener | None:
         if prefix not in WRITTEN_PREFIXES:
@@ -507,7 +530,7 @@ class Encryption:
                 envelope.key_id, envelope.wrapped, scope, envelope.header
             )
         except CipherRefused:
-            _as_long(envelope, scope)
+            cipher.unseal_nothing(envelope, scope)
             raise
         except Exception as error:
             raise self._failure(error, provider, _NOT_OPENED) from error
@@ -529,7 +552,7 @@ class Encryption:
                     envelope.key_id, envelope.wrapped, scope, envelope.header
                 )
         except CipherRefused:
-            _as_long(envelope, scope)
+            cipher.unseal_nothing(envelope, scope)
             raise
         except Exception as error:
             raise self._failure(error, provider, _NOT_OPENED) from error
@@ -592,12 +615,6 @@ class Encryption:
             "project": context.scope.project,
         }
         log.info("cipher.refused", extra=extra)
-
-
-def _as_long(envelope: cipher.Envelope, scope: CipherScope) -> None:
-    """The same work as for a key that unwraps, so that time does not tell them apart."""
-    with suppress(CipherRefused):
-        cipher.unseal(envelope, _NO_KEY, scope)
 
 
 def _bytes(text: str, slot: Slot) -> bytes:

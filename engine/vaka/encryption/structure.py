@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from vaka.encryption.numerals import Numeral
 from vaka.errors import ApplicationError, InvalidInput
 from vaka.models.catalog import Json
+from vaka.models.ciphers import LEGACY_PREFIXES, split_cipher
 
 MAX_VALUES: Final = 10_000
 """Secrets in one document."""
@@ -179,6 +180,36 @@ def _short(literal: str) -> str:
 def secret_count(document: Json) -> int:
     """How many secrets a document has; `InvalidInput` when there are more than `MAX_VALUES`."""
     return len(Copy(document).slots)
+
+
+def plain_secrets(document: Json) -> list[str]:
+    """Paths of the secrets that are in the clear: neither cipher nor placeholder, nor empty."""
+    return [
+        slot.path
+        for slot in Copy(document).slots
+        if slot.value not in (None, "")
+        and not (isinstance(slot.value, str) and split_cipher(slot.value))
+        and not is_placeholder(slot.value)
+    ]
+
+
+def legacy_secrets(document: Json) -> list[str]:
+    """Paths of the secrets that are ciphers of the kinds that are read and never written."""
+    found = []
+    for slot in Copy(document).slots:
+        parts = split_cipher(slot.value) if isinstance(slot.value, str) else None
+        if parts is not None and parts[0] in LEGACY_PREFIXES:
+            found.append(slot.path)
+    return found
+
+
+def replace_secrets(document: Json, value: str) -> Json:
+    """A copy of a document with `value` in place of each secret that is not empty."""
+    copy = Copy(document)
+    for slot in copy.slots:
+        if slot.value not in (None, ""):
+            slot.put(value)
+    return copy.document
 
 
 def unnamed_secrets(document: Json) -> list[str]:

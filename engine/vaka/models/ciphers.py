@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
-from vaka.errors import InvalidInput, UserError
+from vaka.errors import InvalidInput
 from vaka.models.catalog import Json
 
 BOUND_IDS: Final = ("stackId", "componentId", "projectId", "configurationId", "branchType")
@@ -229,20 +229,6 @@ def refuse_plain_secrets(document: Json, what: str) -> None:
 def has_plain_secrets(document: Json) -> bool:
     """Whether a document has a secret in the clear."""
     return any(value not in (None, "") and not is_cipher(value) for _, value in _secrets(document))
-
-
-def refuse_ciphers(document: Json, what: str) -> None:
-    """Refuse a document that holds what cannot be read; `what` is what messages call it.
-
-    Raises:
-        UserError: names the key.
-    """
-    for path, value in _secrets(document):
-        if is_cipher(value):
-            raise UserError(
-                f'The value of "{path}" of {what} is encrypted, and jobs do not decrypt in this '
-                "version."
-            )
 
 
 def _secrets(document: Json) -> Iterator[tuple[str, Json]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from vaka.models.operation import Done
-from vaka.operations import branches, buckets, structure, tables, workspaces
+from vaka.operations import branches, buckets, files, structure, tables, workspaces
 from vaka.operations._work import Work
 from vaka.operations.selection import export_options
 
@@ -22,6 +22,7 @@ HANDLERS: Mapping[str, Handler] = {
     **tables.HANDLERS,
     **structure.HANDLERS,
     **buckets.HANDLERS,
+    **files.HANDLERS,
     **branches.HANDLERS,
     **workspaces.HANDLERS,
 }

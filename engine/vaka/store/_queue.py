@@ -23,7 +23,7 @@ from vaka.errors import Conflict
 from vaka.models.job import Cause, JobRecord, Phase, Status
 from vaka.store import _records
 from vaka.store._database import Transaction
-from vaka.store.schema import job_specs, jobs, leases
+from vaka.store.schema import job_specs, job_tokens, jobs, leases
 from vaka.store.values import Fence, LeaseLost, NewJob, Owner, Renewal, of_status
 
 PASSING = timedelta(minutes=5)
@@ -45,6 +45,8 @@ _IS_LOCKED = (
 )
 _INSERT_JOB = sa.insert(jobs)
 _INSERT_SPEC = sa.insert(job_specs)
+_INSERT_TOKEN = sa.insert(job_tokens)
+_DROP_TOKEN = sa.delete(job_tokens).where(job_tokens.c.job_id == sa.bindparam("dropped"))
 
 
 def submit(tx: Transaction, new: NewJob) -> JobRecord:
@@ -91,6 +93,8 @@ def submit(tx: Transaction, new: NewJob) -> JobRecord:
     }
     tx.connection.execute(_INSERT_JOB, values)
     tx.connection.execute(_INSERT_SPEC, {"job_id": job_id, "spec": dict(new.spec)})
+    if new.token is not None:
+        tx.connection.execute(_INSERT_TOKEN, {"job_id": job_id, "token": new.token})
     if not is_locked:
         tx.topics.add("jobs")
     return JobRecord(
@@ -586,6 +590,7 @@ def finish(
             "metrics": dict(metrics),
         },
     )
+    tx.connection.execute(_DROP_TOKEN, {"dropped": fence.job_id})
     _drop_lease(tx, fence.job_id)
     _promote(tx, row.lock_name)
     tx.topics.update(of_status(fence.job_id, ended=True))
@@ -613,6 +618,7 @@ def _stop(tx: Transaction, row: _Candidate, by: Mapping[str, Any]) -> None:
     if status is Status.WAITING:
         values["status"] = Status.CANCELLED.value
         values |= {"ended": tx.clock(), "claim_class": None}
+        tx.connection.execute(_DROP_TOKEN, {"dropped": row.id})
     tx.connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(values))
     if row.claim_class is not None:
         _promote(tx, row.lock_name)

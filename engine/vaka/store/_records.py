@@ -22,7 +22,7 @@ from vaka.models.job import (
     Status,
 )
 from vaka.store import _search
-from vaka.store.schema import definitions, job_specs, jobs, leases, stages
+from vaka.store.schema import definitions, job_specs, job_tokens, jobs, leases, stages
 from vaka.store.values import Blocker
 
 MAX_ID = 2**63 - 1
@@ -66,6 +66,20 @@ def job(connection: Connection, job_id: int, project: str | None = None) -> JobR
     if row is None or project not in {None, row.project}:
         raise missing(job_id)
     return record(row, map(_stage, connection.execute(_STAGES, {"job_id": job_id})))
+
+
+def token(connection: Connection, job_id: int) -> str | None:
+    """The cipher of a job's token, or None when it has none or has ended."""
+    statement = sa.select(job_tokens.c.token).where(job_tokens.c.job_id == job_id)
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def request_hash(connection: Connection, project: str, idempotency_key: str) -> str | None:
+    """What was stored with a project's idempotency key, or None."""
+    statement = sa.select(jobs.c.request_hash).where(
+        jobs.c.project == project, jobs.c.idempotency_key == idempotency_key
+    )
+    return connection.execute(statement).scalar_one_or_none()
 
 
 def jobs_like(connection: Connection, query: JobQuery) -> list[JobRecord]:

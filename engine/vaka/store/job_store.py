@@ -153,6 +153,14 @@ class JobStore:
         """One job with its stages; `NotFound` when it is not there or of another project."""
         return await self._read(_records.job, job_id, project)
 
+    async def token(self, job_id: int) -> str | None:
+        """The cipher of an open job's token; None when it came without one, or has ended."""
+        return await self._read(_records.token, job_id)
+
+    async def request_hash(self, project: str, idempotency_key: str) -> str | None:
+        """The `NewJob.request_hash` of the job that has this key, or None when none has it."""
+        return await self._read(_records.request_hash, project, idempotency_key)
+
     async def jobs(self, query: JobQuery) -> list[JobRecord]:
         """The jobs that match, without their stages; equals in the order are newest first.
 

@@ -168,6 +168,14 @@ job_specs = Table(
     Column("spec", Json, nullable=False),
 )
 
+job_tokens = Table(
+    "job_tokens",
+    metadata,
+    # apart from everything that is shown, and gone when its job ends
+    Column("job_id", Id, ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
+    Column("token", Text, nullable=False),
+)
+
 leases = Table(
     "leases",
     metadata,

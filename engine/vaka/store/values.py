@@ -47,6 +47,8 @@ class NewJob:
     parent_run_id: str | None = None
     token_id: str | None = None
     token_description: str | None = None
+    token: str | None = field(default=None, repr=False)
+    """The token itself as a cipher, kept until the job ends; no record has it."""
     idempotency_key: str | None = None
     request_hash: str | None = None
     """Tells a repeated request from another one under the same idempotency key."""

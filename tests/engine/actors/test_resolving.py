@@ -384,14 +384,14 @@ async def test_an_unknown_name_of_the_vault_is_always_an_error(library: Library)
     await refused(library, f"{missing}, notreplaced", given, strict=True)
 
 
-async def test_what_is_encrypted_in_the_vault_cannot_be_used_yet(library: Library) -> None:
+async def test_what_is_encrypted_in_the_vault_stays_so_and_is_not_listed(library: Library) -> None:
     library.vault = [
         VaultVariable("x", "KBC::ProjectSecure::abc", is_encrypted=True),
         VaultVariable("y", "1"),
     ]
     plan = await resolve(library, {"parameters": {"a": "{{ vault.y }}"}})
     assert parameters(plan) == {"a": "1"}
-    with pytest.raises(UserError) as caught:
-        await resolve(library, {"parameters": {"#a": "{{ vault.x }}"}})
-    assert '"x" is encrypted, and jobs do not decrypt' in caught.value.message
-    assert "abc" not in caught.value.message
+    plan = await resolve(library, {"parameters": {"#a": "{{ vault.x }}"}})
+    assert parameters(plan) == {"#a": "KBC::ProjectSecure::abc"}
+    (definition,) = plan.definitions
+    assert definition.variables == ({"name": "vault.x", "value": "[hidden]"},)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vaka import Engine, Event, Job, JobSpec, Outcome
 from vaka.models.catalog import State
+from vaka.models.ciphers import Scope
 from vaka.models.container import ContainerSpec
 from vaka.models.storage import ExportOptions, StorageScope, TableLoad
 from vaka.testing import FakeHost, FakeImage, Script, host_path
@@ -136,6 +137,10 @@ class Project:
                 configuration=content,
                 is_disabled=row_id in disabled,
             )
+
+    async def sealed(self, document: Any, component_id: str, **ids: Any) -> Any:
+        """A document as it is stored, its secrets encrypted for a component of the project."""
+        return await self.engine.encryption.encrypt(document, Scope(component_id, "1", **ids))
 
     async def run(self, component_id: str, **spec: Any) -> Ran:
         """Run a job to its end."""

@@ -292,8 +292,10 @@ async def test_a_snapshot_is_the_folder_less_the_secrets(ready: Project, clock: 
     await ready.component("p.b", lambda seen: {**copied(seen), "out/state.json": '["my-secret"]'})
     tables = [{"source": "in.c-main.secrets", "destination": "t.csv"}]
     document = around(after=("p.b",), parameters={"#password": "my-secret"})
-    await ready.configuration("x", {**document, "storage": {"input": {"tables": tables}}})
-    await ready.set_state("x", {"component": {"#token": "my-secret", "note": "is my-secret"}})
+    document = await ready.sealed({**document, "storage": {"input": {"tables": tables}}}, "x")
+    await ready.configuration("x", document)
+    state = {"component": {"#token": "my-secret", "note": "is my-secret"}}
+    await ready.set_state("x", await ready.sealed(state, "x"))
 
     await debug(ready, config="c")
 
@@ -317,8 +319,8 @@ async def test_documents_of_both_formats_are_masked(
     secret, name = 'a/"b" ž', "json" if form == "json" else "yml"
     await ready.component("x", data={"configuration_format": form})
     parameters = {"#encrypted": secret, "plain": f"not-{secret}"}
-    await ready.configuration("x", {"parameters": parameters})
-    await ready.set_state("x", {"component": {"#encrypted": secret, "plain": f"not-{secret}"}})
+    await ready.configuration("x", await ready.sealed({"parameters": parameters}, "x"))
+    await ready.set_state("x", await ready.sealed({"component": parameters}, "x"))
     assert (await debug(ready, config="c")).outcome.status is Status.SUCCESS
     first, _ = await snapshots(ready)
     hidden = {"#encrypted": "[hidden]", "plain": "not-[hidden]"}

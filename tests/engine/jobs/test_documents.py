@@ -362,7 +362,7 @@ async def test_a_default_bucket_needs_a_configuration(project: Project, clock: M
         (25, None),  # all have ended that were given it
     ],
 )
-async def test_a_token_that_went_with_its_engine_is_missed_by_who_still_needs_it(
+async def test_without_keys_a_token_that_went_with_its_engine_is_missed_by_who_needs_it(
     make_engine: MakeEngine,
     host: FakeHost,
     clock: MockClock,
@@ -371,7 +371,7 @@ async def test_a_token_that_went_with_its_engine_is_missed_by_who_still_needs_it
     message: str | None,
 ) -> None:
     asks = {"forward_token": True}
-    async with make_engine(shutdown="adopt") as engine:
+    async with make_engine(shutdown="adopt", key_ring_document=None) as engine:
         project = Project(engine, host, tmp_path)
         await project.processor("p.before", data=asks, seconds=10)
         await project.component("x", data=asks, seconds=10)
@@ -379,7 +379,7 @@ async def test_a_token_that_went_with_its_engine_is_missed_by_who_still_needs_it
         document = processors(before=["p.before"], after=["p.after"])
         job = await engine.submit(JobSpec(component="x", config_data=document, **ASKS))
         await trio.sleep(left_at)
-    async with make_engine() as engine:
+    async with make_engine(key_ring_document=None) as engine:
         project.engine = engine
         outcome = (await project.ended(await engine.job(job.id))).outcome
     if message is None:

@@ -327,7 +327,8 @@ async def test_the_input_state_is_logged_without_its_secrets(
     caplog.set_level("INFO")
     await project.component("x")
     await project.configuration("x")
-    await project.set_state("x", {"component": {"#token": "s3cret-value", "page": 2}})
+    state = {"component": {"#token": "s3cret-value", "page": 2}}
+    await project.set_state("x", await project.sealed(state, "x"))
     await project.run("x", config="c")
     told = [vars(record)["reason"] for record in caplog.records if record.msg == "job.noted"]
     (used,) = [line for line in told if line.startswith("Using configuration id: c version:")]

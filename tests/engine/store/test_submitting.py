@@ -6,7 +6,7 @@ from vaka.errors import Conflict, InvalidInput
 from vaka.models.job import JobQuery, Mode, Status
 from vaka.store import JobStore
 
-from .support import START, Clock, claim, ids, new_job
+from .support import SOMEBODY, START, Clock, claim, claim_one, ids, new_job
 
 
 async def test_a_new_job_is_waiting_and_can_be_read_back(store: JobStore) -> None:
@@ -107,3 +107,25 @@ async def test_an_old_job_loses_its_idempotency_key(store: JobStore, clock: Cloc
     second = await store.submit(replace(keyed, request_hash="another"))
     assert second.id != first.id
     assert (await store.submit(replace(keyed, request_hash="another"))).id == second.id
+
+
+async def test_a_jobs_token_is_kept_apart_until_the_job_ends(store: JobStore) -> None:
+    made = await store.submit(new_job(token="KBC::ProjectWideSecure::v1.x"))
+    cancelled = await store.submit(new_job(token="KBC::ProjectWideSecure::v1.y"))
+    without = await store.submit(new_job())
+    assert await store.token(made.id) == "KBC::ProjectWideSecure::v1.x"
+    assert await store.token(without.id) is None
+    assert "ProjectWideSecure" not in repr((made, await store.job(made.id)))
+
+    record, right = await claim_one(store)
+    assert record.id == made.id
+    await store.requeue(right)
+    record, right = await claim_one(store)
+    await store.restart(right)
+    right = replace(right, attempt=right.attempt + 1)
+    assert await store.token(made.id) == "KBC::ProjectWideSecure::v1.x"
+    await store.finish(right, Status.SUCCESS, result={"message": "done"})
+    await store.request_stop(cancelled.id, SOMEBODY)
+
+    assert await store.token(made.id) is None
+    assert await store.token(cancelled.id) is None

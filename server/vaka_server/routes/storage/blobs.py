@@ -153,13 +153,16 @@ def _manifest_document(call: Call, place: Place, detail: FileDetail, blobs: list
 @_protocol
 async def write(call: Call, container: str, blob: str) -> Response:
     """`PUT`: a whole blob, one of its blocks (`comp=block`), or the list of them (`comp=blocklist`)."""
-    place, detail, name = await _opened(call, container, blob, "w")
-    if name is None:
+    files = call.engine.storage.files
+    place = call.app.containers.check(container, blob, call.request.args, "w")
+    prefix = await call.app.containers.blob_name(place, files.file)
+    if not blob.startswith(prefix):
         raise Refused(
             400,
-            f'Blobs of this container have names that begin with "{place.blob_name(detail)}".',
+            f'Blobs of this container have names that begin with "{prefix}".',
             code="InvalidResourceName",
         )
+    name = blob.removeprefix(prefix)
     match call.request.args.get("comp"):
         case None:
             stored = await _put(call, place, name)
@@ -169,8 +172,8 @@ async def write(call: Call, container: str, blob: str) -> Response:
             stored = await _commit(call, place, name)
         case other:
             raise Refused(501, f"comp={other} is not supported.", code="NotImplemented")
-    if detail.is_sliced and name == MANIFEST:
-        await _arrange(call, place, detail)
+    if name == MANIFEST:  # no other blob of a file that is not sliced has such a name
+        await _arrange(call, place, prefix)
     headers = {**_identity(stored), "x-ms-request-server-encrypted": "true"}
     return Response(b"", 201, headers)
 
@@ -201,7 +204,7 @@ async def _commit(call: Call, place: Place, name: str) -> Blob:
     )
 
 
-async def _arrange(call: Call, place: Place, detail: FileDetail) -> None:
+async def _arrange(call: Call, place: Place, prefix: str) -> None:
     """Read the manifest that a client has sent."""
     blobs = call.engine.storage.files.blobs
     found, stream = await blobs.open(place.scope, place.file_id, MANIFEST)
@@ -209,7 +212,7 @@ async def _arrange(call: Call, place: Place, detail: FileDetail) -> None:
         if found.size_bytes > azure.MOST_MANIFEST:
             raise RequestEntityTooLarge(f"A manifest has at most {azure.MOST_MANIFEST} bytes.")
         document = stream.read()
-    names = azure.slices(document, place.container, place.blob_name(detail))
+    names = azure.slices(document, place.container, prefix)
     await blobs.arrange(place.scope, place.file_id, names)
 
 
@@ -260,7 +263,8 @@ async def _opened(
     """The file that a request may use in this way, and the backend's name of the blob."""
     place = call.app.containers.check(container, blob, call.request.args, permission)
     detail = await call.engine.storage.files.file(place.scope, place.file_id)
-    return place, detail, place.own_name(detail, blob)
+    prefix = place.blob_name(detail)
+    return place, detail, blob.removeprefix(prefix) if blob.startswith(prefix) else None
 
 
 def _may_overwrite(call: Call) -> bool:

@@ -11,6 +11,7 @@ from vaka_server.access import Access
 from vaka_server.fields import Fields
 from vaka_server.problems import Refused
 from vaka_server.route import Call, Response, Route, not_implemented
+from vaka_server.routes.storage import jobs
 
 LIMIT = 100
 MOST = 10_000
@@ -72,8 +73,10 @@ async def prepare(call: Call) -> Response:
 
 
 async def delete(call: Call, file: int) -> Response:
-    """`DELETE /files/{id}`."""
+    """`DELETE /files/{id}`; with `async` by a storage job."""
     await visible(call, file)
+    if call.query.flag("async"):
+        return await jobs.submitted(call, "fileDelete", {"fileId": file})
     await call.engine.storage.files.delete(call.scope, file)
     return Response(b"", 204)
 
@@ -189,7 +192,16 @@ ROUTES = (
         answer="File",
         branch=True,
     ),
-    Route("DELETE", _FILE, Access.ADMIN, delete, "Delete a file", status=204, branch=True),
+    Route(
+        "DELETE",
+        _FILE,
+        Access.ADMIN,
+        delete,
+        "Delete a file",
+        query={"async": "true answers 202 with a storage job"},
+        status=204,
+        branch=True,
+    ),
     Route(
         "POST",
         f"{_FILE}/tags",
