@@ -245,9 +245,7 @@ class Encryption:
                 return ""
             return value if is_placeholder(value) else await self._text(value, context)
 
-        copy = Copy(document)
-        copy.slots = await self._slow(copy.slots, context)
-        return await self._each(copy, context, opened)
+        return await self._opened(document, context, opened)
 
     async def decrypt_given(
         self, document: Json, scope: Scope, *, memory: KeyMemory | None = None
@@ -265,7 +263,7 @@ class Encryption:
             is_cipher = isinstance(value, str) and split_cipher(value) is not None
             return await self._text(value, context) if is_cipher else as_text(value)
 
-        return await self._each(Copy(document), context, opened, self._text_now)
+        return await self._opened(document, context, opened)
 
     async def decrypt_bytes(self, value: str, scope: Scope, *, purpose: Purpose = "run") -> bytes:
         """What one cipher holds, which need not be text.
@@ -350,6 +348,14 @@ class Encryption:
         return self._writer.code, key_id
 
     # -- one value -----------------------------------------------------------------------------
+
+    async def _opened(
+        self, document: Json, context: _Context, change: Callable[[Slot], Awaitable[Json]]
+    ) -> Json:
+        """A copy with its ciphers opened, and the rest of its secrets changed."""
+        copy = Copy(document)
+        copy.slots = await self._slow(copy.slots, context)
+        return await self._each(copy, context, change)
 
     async def _each(
         self,
