@@ -65,6 +65,14 @@ class Images:
             },
         }
 
+    def inspect(self, name: str) -> Any:
+        """What the daemon says of a container."""
+        return self._call("GET", f"/containers/{name}/json")
+
+    def processes(self, name: str) -> Any:
+        """What runs in a container."""
+        return self._call("GET", f"/containers/{name}/top")
+
     def containers(self, instance: str) -> list[str]:
         """Names of all containers, running or not, of one installation."""
         return [each["Names"][0].lstrip("/") for each in self._listed(instance, {})]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.images import Images
+from tests.keys import KEY_RING
 
 from vaka import Engine, EngineConfig, JobSpec, Mode, Status
 from vaka.datafolder.archives import read_archive
@@ -40,6 +41,7 @@ async def test_what_a_hostile_component_leaves_is_shown_as_far_as_it_is_harmless
         home=tmp_path / "home",
         instance=f"test-{secrets.token_hex(4)}",
         runtime_url=f"docker+{docker_host}",
+        key_ring_document=KEY_RING,
     )
     parameters = {"#password": "my-secret", "plain": "not-my-secret"}
     async with Engine(config) as engine:

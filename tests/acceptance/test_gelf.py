@@ -12,6 +12,7 @@ import pytest
 import trio
 from tests.acceptance.conftest import Server
 from tests.acceptance.images import Images
+from tests.keys import KEY_RING
 
 from vaka import Engine, EngineConfig, Event, JobSpec, Status
 
@@ -58,7 +59,11 @@ async def test_messages_of_the_published_library_come_by_every_transport(
         network="bridge",
         logging={"type": "gelf", "gelf_server_type": transport, "verbosity": VERBOSE},
     )
-    config = EngineConfig(home=tmp_path / "home", instance=f"test-{secrets.token_hex(4)}")
+    config = EngineConfig(
+        home=tmp_path / "home",
+        instance=f"test-{secrets.token_hex(4)}",
+        key_ring_document=KEY_RING,
+    )
     async with Engine(config) as engine:
         await engine.catalog.put_component(component)
         configuration = {"parameters": {"#password": "s3cret"}}

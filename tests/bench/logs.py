@@ -17,6 +17,7 @@ import trio
 from tests.bench.daemon import BASE_IMAGE, LABEL, Daemon
 from tests.bench.jobs import Seen
 from tests.bench.measuring import Measure, interleave, median, spread, temporary_folder, within
+from tests.keys import KEY_RING
 
 from vaka import Engine, EngineConfig, JobSpec
 from vaka.runtime import container_body
@@ -49,7 +50,9 @@ async def measure() -> list[Measure]:
     spec = JobSpec(image=BASE_IMAGE, command=command, config_data={"parameters": secrets})
     seen = Seen()
     with temporary_folder() as folder, closing(Daemon()) as daemon:
-        config = EngineConfig(home=folder / "home", instance=f"bench-{tag}")
+        config = EngineConfig(
+            home=folder / "home", instance=f"bench-{tag}", key_ring_document=KEY_RING
+        )
         async with Engine(config, plugins=[seen]) as engine:
             await _job(engine, spec)  # to be warm, and to see what a container is made of
             wanted = replace(seen.spec, mounts=(), labels={LABEL: tag})

@@ -36,9 +36,12 @@ DOCUMENTS = frozenset(
         "in/state.yml",
         "out/state.json",
         "out/state.yml",
+        "out/result.json",
+        "out/usage.json",
+        "out/usage.yml",
     }
 )
-"""Documents of the runner's own that hold decrypted values."""
+"""Documents that the runner writes and reads, which may hold decrypted values."""
 _TOLD = 3
 
 
