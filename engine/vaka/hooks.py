@@ -682,11 +682,27 @@ class Catalog(Resource):
         expires: datetime | None = None,
         component_access: Sequence[str] | None = None,
         bucket_permissions: Mapping[str, str] | None = None,
+        can_manage_tokens: bool = True,
+        can_read_all_file_uploads: bool = True,
+        can_purge_trash: bool = True,
+        creator: Token | None = None,
     ) -> tuple[Token, str]:
         """A new token and its secret, which is kept nowhere and shown only now."""
 
     @abstractmethod
     async def tokens(self, project: str) -> list[Token]: ...
+
+    @abstractmethod
+    async def token(self, project: str, token_id: str) -> Token:
+        """One token, also when it has expired; `NotFound` when the project has none of this id."""
+
+    @abstractmethod
+    async def update_token(self, project: str, token_id: str, changes: Mapping[str, Any]) -> Token:
+        """Change some of `description`, `expires` and the limits, by the names of `create_token`."""
+
+    @abstractmethod
+    async def refresh_token(self, project: str, token_id: str) -> tuple[Token, str]:
+        """The token and a new secret; the one that it had is refused from now on."""
 
     @abstractmethod
     async def revoke_token(self, project: str, token_id: str) -> None: ...

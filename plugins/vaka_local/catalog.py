@@ -6,11 +6,8 @@ Every change is one transaction, and writers stand in line, so versions count up
 
 from __future__ import annotations
 
-import hashlib
 import re
-import secrets
 import sqlite3
-import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,16 +33,14 @@ from vaka.models.catalog import (
     Workspace,
 )
 from vaka.models.storage import MetadataEntry
-from vaka_local import branches, remarks, states, workspaces
+from vaka_local import branches, remarks, states, tokens, workspaces
 from vaka_local.configurations import Author, Configurations, Content, check_id, no_component
-from vaka_local.database import Database, components, projects, tokens
+from vaka_local.database import Database, components, projects
 from vaka_local.jsontext import from_text, to_text
 from vaka_local.vault import Vault
 
 T = TypeVar("T")
 
-_ALPHABET: Final = string.ascii_letters + string.digits
-_SECRET_LETTERS: Final = 40
 _TOKENS_CACHED: Final = 1_000
 
 
@@ -178,16 +173,14 @@ class LocalCatalog(Catalog):
     # -- tokens ----------------------------------------------------------------------------------
 
     async def verify_token(self, secret: str) -> Token:
-        digest = _digest(secret)
+        digest = tokens.digest(secret)
         moment = self._version_of_everything()
         if moment is None or moment != self._known_at:
             self._known_tokens.clear()
             self._known_at = moment
         token = self._known_tokens.get(digest)
         if token is None:
-            token = await self._database.read(
-                lambda connection: _find_token(connection, tokens.c.secret_hash == digest)
-            )
+            token = await self._database.read(lambda connection: _find_token(connection, secret))
             # what was read is not older than `moment`; if it is newer, the next call starts anew
             if token is not None and moment == self._known_at and moment is not None:
                 if len(self._known_tokens) >= _TOKENS_CACHED:
@@ -218,62 +211,64 @@ class LocalCatalog(Catalog):
         expires: datetime | None = None,
         component_access: Sequence[str] | None = None,
         bucket_permissions: Mapping[str, str] | None = None,
+        can_manage_tokens: bool = True,
+        can_read_all_file_uploads: bool = True,
+        can_purge_trash: bool = True,
+        creator: Token | None = None,
     ) -> tuple[Token, str]:
-        for bucket, permission in (bucket_permissions or {}).items():
-            if permission not in {"read", "write"}:
-                raise InvalidInput(
-                    f'"{permission}" is not a permission for bucket "{bucket}". There are: '
-                    "read, write.",
-                    path="bucket_permissions",
-                )
-        letters = "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LETTERS))
         values = {
             "description": description,
-            "role": Role(role).value,
-            "created": self._clock(),
             "expires": expires,
-            "component_access": _optional_text(component_access and list(component_access)),
-            "bucket_permissions": _optional_text(bucket_permissions),
+            "component_access": component_access,
+            "bucket_permissions": bucket_permissions,
+            "can_manage_tokens": can_manage_tokens,
+            "can_read_all_file_uploads": can_read_all_file_uploads,
+            "can_purge_trash": can_purge_trash,
         }
-
-        def create(connection: Connection) -> tuple[Token, str]:
-            owner = _get_project(connection, project)
-            # the secret has the id in it, which is known only now
-            insert = tokens.insert().values(
-                project_id=int(owner.id), secret_hash=_digest(letters), **values
+        now = self._clock()
+        return await self._database.write(
+            lambda connection: tokens.create(
+                connection, _get_project(connection, project), role, values, creator, now
             )
-            token_id = connection.execute(insert.returning(tokens.c.id)).scalar_one()
-            secret = f"{owner.id}-{token_id}-{letters}"
-            connection.execute(
-                tokens.update().where(tokens.c.id == token_id).values(secret_hash=_digest(secret))
-            )
-            row = connection.execute(sa.select(tokens).where(tokens.c.id == token_id)).one()
-            return _token(row, owner), secret
-
-        return await self._database.write(create)
+        )
 
     async def tokens(self, project: str) -> list[Token]:
-        def find(connection: Connection) -> list[Token]:
-            owner = _get_project(connection, project)
-            statement = (
-                sa.select(tokens).where(tokens.c.project_id == int(owner.id)).order_by(tokens.c.id)
-            )
-            return [_token(row, owner) for row in connection.execute(statement)]
+        return await self._database.read(
+            lambda connection: tokens.every(connection, _get_project(connection, project))
+        )
 
-        return await self._database.read(find)
+    async def token(self, project: str, token_id: str) -> Token:
+        return await self._database.read(
+            lambda connection: tokens.get(connection, _get_project(connection, project), token_id)
+        )
+
+    async def update_token(self, project: str, token_id: str, changes: Mapping[str, Any]) -> Token:
+        return await self._change_token(
+            lambda connection: tokens.update(
+                connection, _get_project(connection, project), token_id, changes
+            )
+        )
+
+    async def refresh_token(self, project: str, token_id: str) -> tuple[Token, str]:
+        now = self._clock()
+        return await self._change_token(
+            lambda connection: tokens.refresh(
+                connection, _get_project(connection, project), token_id, now
+            )
+        )
 
     async def revoke_token(self, project: str, token_id: str) -> None:
-        def revoke(connection: Connection) -> None:
-            owner = _get_project(connection, project)
-            deleted = connection.execute(
-                tokens.delete().where(
-                    tokens.c.project_id == int(owner.id), tokens.c.id == _number(token_id)
-                )
+        await self._change_token(
+            lambda connection: tokens.revoke(
+                connection, _get_project(connection, project), token_id
             )
-            if not deleted.rowcount:
-                raise NotFound(f"Token {token_id} not found", kind="token", id=token_id)
+        )
 
-        await self._database.write(revoke)
+    async def _change_token(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self._database.write(work)
+        finally:
+            self._known_tokens.clear()
 
     # -- components ------------------------------------------------------------------------------
 
@@ -862,34 +857,11 @@ def _project(row: Any) -> Project:
     )
 
 
-def _digest(secret: str) -> str:
-    """What is kept of a secret. It has so much chance in it that no salt or slow hash is needed."""
-    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else to_text(value, "permissions")
-
-
-def _find_token(connection: Connection, condition: sa.ColumnElement[bool]) -> Token | None:
-    row = connection.execute(sa.select(tokens).where(condition)).first()
+def _find_token(connection: Connection, secret: str) -> Token | None:
+    row = tokens.find(connection, secret)
     if row is None:
         return None
-    return _token(row, _get_project(connection, str(row.project_id)))
-
-
-def _token(row: Any, project: Project) -> Token:
-    access, permissions = row.component_access, row.bucket_permissions
-    return Token(
-        id=str(row.id),
-        description=row.description,
-        project=project,
-        role=Role(row.role),
-        created=row.created,
-        expires=row.expires,
-        component_access=None if access is None else tuple(from_text(access)),
-        bucket_permissions=None if permissions is None else from_text(permissions),
-    )
+    return tokens.token(row, _get_project(connection, str(row.project_id)))
 
 
 def _component(document: Mapping[str, Any]) -> Component:

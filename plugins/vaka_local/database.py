@@ -147,6 +147,11 @@ tokens = sa.Table(
     sa.Column("expires", Moment),
     sa.Column("component_access", sa.Text),
     sa.Column("bucket_permissions", sa.Text),
+    sa.Column("can_manage_tokens", sa.Boolean, nullable=False, server_default="1"),
+    sa.Column("can_read_all_file_uploads", sa.Boolean, nullable=False, server_default="1"),
+    sa.Column("can_purge_trash", sa.Boolean, nullable=False, server_default="1"),
+    sa.Column("refreshed", Moment),
+    *_creator(),
     sqlite_autoincrement=True,
 )
 components = sa.Table(
@@ -394,12 +399,28 @@ def _moment_of(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def _add_rights_of_tokens(connection: Connection) -> None:
+    for column in (
+        "can_manage_tokens BOOLEAN DEFAULT '1' NOT NULL",
+        "can_read_all_file_uploads BOOLEAN DEFAULT '1' NOT NULL",
+        "can_purge_trash BOOLEAN DEFAULT '1' NOT NULL",
+        "refreshed DATETIME",
+        "creator_id VARCHAR",
+        "creator_description VARCHAR",
+    ):
+        connection.exec_driver_sql(f"ALTER TABLE tokens ADD COLUMN {column}")
+    connection.exec_driver_sql(
+        "UPDATE tokens SET can_read_all_file_uploads = 0 WHERE bucket_permissions IS NOT NULL"
+    )
+
+
 _MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
     # A new database has the tables above as they are. These bring an older one to that: from 1 to 2, ...
     _add_the_vault,
     _add_branches,
     _add_blobs,
     _add_configurations_of_branches,
+    _add_rights_of_tokens,
 )
 _NEWEST: Final = 1 + len(_MIGRATIONS)
 

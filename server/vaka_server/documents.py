@@ -19,7 +19,6 @@ from vaka.models.catalog import (
     ConfigurationRow,
     ConfigurationVersion,
     Project,
-    Role,
     State,
     Token,
     VaultVariable,
@@ -296,19 +295,18 @@ def vault_variable(value: VaultVariable) -> Document:
 
 def token(value: Token, base: str, *, secret: str | None = None, owner: bool = True) -> Document:
     """A token; `secret` is shown to the one who sent it or has just made it."""
-    master = value.role is Role.ADMIN and value.component_access is None
     document: Document = {
         "id": value.id,
         "created": storage_moment(value.created),
-        "refreshed": storage_moment(value.created),
+        "refreshed": storage_moment(value.refreshed or value.created),
         "description": value.description,
         "uri": f"{base}/v2/storage/tokens/{value.id}",
         "role": value.role.value,
-        "isMasterToken": master,
-        "canManageBuckets": value.may_write,
-        "canManageTokens": value.may_write,
-        "canReadAllFileUploads": True,
-        "canPurgeTrash": value.may_write,
+        "isMasterToken": value.is_master,
+        "canManageBuckets": value.can_manage_buckets,
+        "canManageTokens": value.is_master,
+        "canReadAllFileUploads": value.can_read_all_file_uploads,
+        "canPurgeTrash": value.may_write and value.can_purge_trash,
         "canManageProtectedDefaultBranch": False,
         "canCreateJobs": value.may_run,
         "expires": storage_moment(value.expires),
@@ -317,6 +315,11 @@ def token(value: Token, base: str, *, secret: str | None = None, owner: bool = T
         "dailyCapacity": 0,
         "bucketPermissions": dict(value.bucket_permissions or {}),
     }
+    if value.creator_token_id is not None and not value.is_master:
+        document["creatorToken"] = {
+            "id": number(value.creator_token_id),
+            "description": value.creator_token_description,
+        }
     if secret is not None:
         document["token"] = secret
     if value.component_access is not None:
@@ -324,7 +327,7 @@ def token(value: Token, base: str, *, secret: str | None = None, owner: bool = T
     if owner:
         document["organization"] = {"id": "1"}
         document["owner"] = project(value.project)
-        if master:
+        if value.is_master:
             document["admin"] = {
                 "id": number(value.id),
                 "name": value.description,
@@ -364,7 +367,7 @@ def project(value: Project) -> Document:
         "isDisabled": False,
         "dataRetentionTimeInDays": 7,
         "billedMonthlyPrice": None,
-        "fileStorageProvider": "local",
+        "fileStorageProvider": "azure",
     }
 
 

@@ -17,6 +17,7 @@ from vaka.models.job import Status
 Scalar = str | int | float | bool
 Object = dict[str, Any]
 Strings = list[str]
+Flag = bool | Literal[0, 1, "0", "1", "true", "false"]
 Time = Annotated[str, Field(description="ISO 8601 with a zone")]
 
 
@@ -321,13 +322,23 @@ class Token(Schema):
     owner: Object | None = None
 
 
-class NewToken(Schema):
-    description: str = ""
-    role: Role = Role.RUN
+class TokenChanges(Schema):
+    description: str | None = None
+    bucket_permissions: dict[str, Literal["read", "write"]] | None = None
+    component_access: Strings | None = None
+    can_manage_buckets: Flag | None = None
+    """All buckets, also those that are made later, and all components."""
+    can_read_all_file_uploads: Flag | None = None
+    can_purge_trash: Flag | None = None
+
+
+class NewToken(TokenChanges):
+    """What is not given, the token may not."""
+
+    role: Role | None = None
+    """A token that may all that its role does, less the limits that are given."""
     expires_in: int | str | None = None
     """Seconds."""
-    component_access: Strings | None = None
-    bucket_permissions: dict[str, Literal["read", "write"]] | None = None
 
 
 class Component(Schema):

@@ -52,6 +52,12 @@ class FakeCatalog:
             raise AuthenticationFailed("unknown")
         return found
 
+    async def token(self, project: str, token_id: str) -> Token:
+        for value in self.known.values():
+            if value.id == token_id and value.project.id == project:
+                return value
+        raise NotFound(f"Token {token_id} not found", kind="token", id=token_id)
+
     async def revoke_token(self, project: str, token_id: str) -> None:
         for secret, value in list(self.known.items()):
             if value.id == token_id and value.project.id == project:

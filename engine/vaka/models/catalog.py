@@ -61,7 +61,17 @@ class Token:
     component_access: tuple[str, ...] | None = None
     """Only these components; None: all."""
     bucket_permissions: Mapping[str, str] | None = None
-    """Bucket id to `read` or `write`; None: all buckets."""
+    """Bucket id to `read` or `write`; None: all buckets, also those that are made later."""
+    can_manage_tokens: bool = True
+    """With the role `admin` and no limits: whether it is a master token."""
+    can_read_all_file_uploads: bool = True
+    """Whether it sees files that other tokens have made."""
+    can_purge_trash: bool = True
+    """Whether it may delete for good what is in the trash, if it may change things at all."""
+    refreshed: datetime | None = None
+    """When its secret was made."""
+    creator_token_id: str | None = None
+    creator_token_description: str | None = None
 
     @property
     def may_run(self) -> bool:
@@ -72,24 +82,19 @@ class Token:
         return self.role is Role.ADMIN
 
     @property
+    def is_limited(self) -> bool:
+        """Whether there are buckets or components that it may not use."""
+        return self.component_access is not None or self.bucket_permissions is not None
+
+    @property
     def is_master(self) -> bool:
         """Whether it may do everything in its project, and make other tokens."""
-        return self.may_write and self.component_access is None and self.can_manage_buckets
+        return self.may_write and self.can_manage_tokens and not self.is_limited
 
     @property
     def can_manage_buckets(self) -> bool:
-        """Whether it has every bucket, also those that are made later."""
-        return self.bucket_permissions is None
-
-    @property
-    def can_read_all_file_uploads(self) -> bool:
-        """Whether it sees files that it has not made."""
-        return self.can_manage_buckets
-
-    @property
-    def can_purge_trash(self) -> bool:
-        """Whether it may delete for good what is in the trash."""
-        return self.is_master
+        """Whether it may change every bucket, and make new ones."""
+        return self.may_write and self.bucket_permissions is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,64 @@ class CatalogContract(VersionsContract):
 
         assert await catalog.tokens(project.id) == []
 
+    async def test_rights_of_a_token_are_kept_and_changed(
+        self, catalog: Catalog, project: Project, token: Token
+    ) -> None:
+        assert token.is_master
+        made, secret = await catalog.create_token(
+            project.id,
+            "limited",
+            Role.ADMIN,
+            can_manage_tokens=False,
+            can_read_all_file_uploads=False,
+            can_purge_trash=False,
+            creator=token,
+        )
+        assert (
+            await catalog.token(project.id, made.id) == made == await catalog.verify_token(secret)
+        )
+        assert (made.is_master, made.can_manage_buckets) == (False, True)
+        assert (made.can_read_all_file_uploads, made.can_purge_trash) == (False, False)
+        assert made.creator_token_id == token.id
+        assert made.creator_token_description == token.description
+
+        changes = {"description": "other", "bucket_permissions": {"in.c-a": "read"}}
+        changed = await catalog.update_token(project.id, made.id, changes)
+        assert changed == await catalog.verify_token(secret)
+        assert (changed.description, changed.can_manage_buckets) == ("other", False)
+        assert changed.bucket_permissions == {"in.c-a": "read"}
+        assert changed.component_access is None
+        with pytest.raises(InvalidInput):
+            await catalog.update_token(
+                project.id, made.id, {"bucket_permissions": {"in.c-a": "manage"}}
+            )
+        with pytest.raises(InvalidInput):
+            await catalog.update_token(project.id, made.id, {"role": "admin"})
+        assert await catalog.token(project.id, made.id) == changed
+        other = await catalog.create_project("other")
+        for missing in (
+            catalog.token(other.id, made.id),
+            catalog.update_token(other.id, made.id, changes),
+            catalog.refresh_token(other.id, made.id),
+            catalog.token(project.id, "999999"),
+        ):
+            with pytest.raises(NotFound):
+                await missing
+
+    async def test_a_refreshed_token_is_the_same_with_another_secret(
+        self, catalog: Catalog, project: Project
+    ) -> None:
+        made, old = await catalog.create_token(project.id, "", Role.READ, component_access=["x"])
+        assert await catalog.verify_token(old) == made
+
+        again, new = await catalog.refresh_token(project.id, made.id)
+
+        assert new != old
+        assert (again.id, again.role, again.component_access) == (made.id, Role.READ, ("x",))
+        assert await catalog.verify_token(new) == again
+        with pytest.raises(AuthenticationFailed):
+            await catalog.verify_token(old)
+
     # -- configurations --------------------------------------------------------------------------
 
     async def test_a_configuration_is_stored_as_it_is_written(

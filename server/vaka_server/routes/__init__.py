@@ -13,7 +13,6 @@ from vaka_server.routes import (
     stats,
     storage,
     tables,
-    tokens,
     vault,
 )
 
@@ -31,7 +30,6 @@ def all_routes() -> tuple[Route, ...]:
         *queue_api.ROUTES,
         *stats.ROUTES,
         *storage.ROUTES,
-        *tokens.ROUTES,
         *tables.ROUTES,
         *files.ROUTES,
         *garbage.ROUTES,

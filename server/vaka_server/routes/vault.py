@@ -8,7 +8,6 @@ from vaka_server.body import parse_object
 from vaka_server.problems import Refused
 from vaka_server.requests import flag
 from vaka_server.route import Call, Response, Route
-from vaka_server.routes.tokens import check_unlimited
 
 
 async def variables(call: Call) -> Response:
@@ -19,7 +18,6 @@ async def variables(call: Call) -> Response:
 
 async def put_variable(call: Call, name: str) -> Response:
     """`PUT /vaka/vault/{name}`."""
-    check_unlimited(call.token)
     given = parse_object(await call.raw())
     value = given.get("value")
     if not isinstance(value, str | int | float) or isinstance(value, bool):
@@ -39,7 +37,6 @@ async def put_variable(call: Call, name: str) -> Response:
 
 async def delete_variable(call: Call, name: str) -> Response:
     """`DELETE /vaka/vault/{name}`."""
-    check_unlimited(call.token)
     await call.engine.catalog.delete_vault_variable(
         call.project.id, name, branch=call.text("branch")
     )
@@ -85,7 +82,7 @@ ROUTES = (
     Route(
         "PUT",
         "/vaka/vault/<name>",
-        Access.ADMIN,
+        Access.MASTER,
         put_variable,
         "Set a variable of the vault",
         body="NewVaultVariable",
@@ -94,7 +91,7 @@ ROUTES = (
     Route(
         "DELETE",
         "/vaka/vault/<name>",
-        Access.ADMIN,
+        Access.MASTER,
         delete_variable,
         "Remove a variable of the vault",
         query=_BRANCH,

@@ -14,6 +14,7 @@ from vaka_server.routes.storage import (
     rows,
     search,
     tables,
+    tokens,
     workspaces,
 )
 
@@ -21,6 +22,7 @@ __all__ = ["ROUTES"]
 
 ROUTES = (
     *index.ROUTES,
+    *tokens.ROUTES,
     *files.ROUTES,
     *blobs.ROUTES,
     *jobs.ROUTES,
