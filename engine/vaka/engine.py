@@ -57,6 +57,7 @@ from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.reencryption import LegacyFamily, Reencryption
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
+from vaka.audit import AuditLog
 from vaka.config import EngineConfig
 from vaka.encryption import Encryption, plain_secrets
 from vaka.errors import (
@@ -101,7 +102,9 @@ REMEMBERED = 1_000
 FIRST_PROJECT = "Main"
 FIRST_FEATURES = ("queuev2", "artifacts")
 """Component libraries ask for the first; without it they speak of a legacy queue."""
-UNSIGNED = frozenset({"token_id", "token_description", "idempotency_key"})
+UNSIGNED = frozenset(
+    {"token_id", "token_description", "idempotency_key", "buckets", "reads_all_files"}
+)
 """What of a request says who sends it, and not what is asked for."""
 SECRETIVE = {
     "config_data": "configData",
@@ -286,6 +289,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 starting=trio.CapacityLimiter(config.starting),
                 tokens={},
                 encryption=encryption,
+                audit=AuditLog(store),
             )
             self._parts = services
             self._operations = Operations(services)
@@ -413,6 +417,11 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def encryption(self) -> Encryption:
         """What encrypts and decrypts the secrets of documents."""
         return self.services.encryption
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who did what: administrative acts, and the use of tokens and of secrets."""
+        return self.services.audit
 
     @property
     def storage(self) -> MappingBackend:

@@ -14,6 +14,7 @@ import trio
 from vaka.errors import AccessDenied, AuthenticationFailed
 from vaka.hooks import Catalog
 from vaka.models.catalog import Component, Token
+from vaka.models.storage import EVERYTHING, StorageRights
 
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
@@ -133,14 +134,22 @@ def check_component(token: Token, component_id: str) -> None:
         raise AccessDenied(f"Token {token.id} has no access to component {component_id}.")
 
 
+def check_any_component(token: Token) -> None:
+    """`AccessDenied` when there is no component that `token` may use."""
+    if token.component_access is not None and not token.component_access:
+        raise AccessDenied(f"Token {token.id} has access to no component.")
+
+
+def storage_rights(token: Token) -> StorageRights:
+    """What `token` may in Storage, its role aside."""
+    if token.bucket_permissions is None and token.can_read_all_file_uploads:
+        return EVERYTHING
+    return StorageRights(token.bucket_permissions, token.can_read_all_file_uploads)
+
+
 def may_use_bucket(token: Token, bucket_id: str, *, write: bool = False) -> bool:
     """Whether `token` may read a bucket, or change it."""
-    if write and not token.may_write:
-        return False
-    if token.bucket_permissions is None:
-        return True
-    permission = token.bucket_permissions.get(bucket_id)
-    return permission == "write" if write else permission in {"read", "write"}
+    return (token.may_write or not write) and storage_rights(token).may_use(bucket_id, write=write)
 
 
 def check_bucket(token: Token, bucket_id: str, *, write: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +18,7 @@ from vaka.errors import AccessDenied, AuthenticationFailed
 from vaka.errors import NotFound as NoBranch
 from vaka_server import body, documents, problems, routes
 from vaka_server.access import Access, Gate
+from vaka_server.audit import Witness
 from vaka_server.body import Connection, Request
 from vaka_server.containers import Containers, signing_key
 from vaka_server.hosts import ABSENT, SERVICES, Hosts
@@ -110,6 +111,7 @@ class App(QuartTrio):
         self.hosts = Hosts(settings)
         lifetime = timedelta(seconds=settings.file_access_seconds)
         self.containers = Containers(signing_key(engine.config.home), lifetime)
+        self.witness = Witness(engine)
         self.spool_folder = engine.config.home / "uploads"
         self.followers = Followers()
         self.rates = Rates(settings.encrypt_rate)
@@ -188,9 +190,14 @@ class App(QuartTrio):
             if view.is_in_branch:
                 call.branch = await self.branch_of(call.project.id, arguments.pop("branch"))
             try:
-                return await view.handler(call, **arguments)
+                answer = await view.handler(call, **arguments)
             finally:
                 call.close()
+            if view.audit is not None and answer.status_code < 400:
+                address = self.hosts.client(request)
+                subject = _subject(arguments) | call.subject
+                await self.witness.acted(view.audit, call.token, address, subject, call.noted)
+            return answer
         return await self.ensure_async(view)(**arguments)  # type: ignore[return-value]
 
     async def branch_of(self, project: str, name: str) -> str | None:
@@ -218,7 +225,13 @@ class App(QuartTrio):
             raise Refused(400, "Missing StorageAPI token")
         if self.settings.maintenance is not None:
             raise Maintenance(self.settings.maintenance)
-        token = await self.gate.token(secret)
+        address = self.hosts.client(request)
+        try:
+            token = await self.gate.token(secret)
+        except AuthenticationFailed:
+            await self.witness.refused(address, request.routed_path)
+            raise
+        await self.witness.used(token, address)
         if not access.allows(token):
             raise AccessDenied(f"Token {token.id} has the role {token.role}.")
         return token, secret
@@ -274,6 +287,11 @@ def _decoded(request: Request) -> str | None:
     if any("\0" in part for part in parts):
         return None
     return "/".join(part.replace("/", "\0") for part in parts)
+
+
+def _subject(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """What a path names, by its kind."""
+    return {name.removesuffix("_id"): str(value) for name, value in arguments.items()}
 
 
 def _absent(request: Request) -> Exception:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from vaka.models.audit import AuditEntry
 from vaka.models.catalog import (
     Branch,
     Component,
@@ -336,6 +337,45 @@ def token(value: Token, base: str, *, secret: str | None = None, owner: bool = T
                 "isOrganizationMember": True,
             }
     return document
+
+
+def audit_entry(value: AuditEntry) -> Document:
+    """An entry of the audit log."""
+    return {
+        "id": value.id,
+        "time": moment(value.moment),
+        "kind": value.kind,
+        "project": value.project,
+        "token": {"id": value.token_id, "description": value.token_description},
+        "address": value.address,
+        "subject": dict(value.subject),
+        "detail": dict(value.detail),
+    }
+
+
+def audit_event(value: AuditEntry, base: str) -> Document:
+    """The same as an event of Storage's (storage-api.md section 11.1)."""
+    return {
+        "id": str(value.id),
+        "uuid": str(value.id),
+        "event": f"storage.{value.kind}",
+        "component": "storage",
+        "message": value.kind,
+        "description": "",
+        "type": "info",
+        "runId": None,
+        "created": storage_moment(value.moment),
+        "configurationId": None,
+        "params": dict(value.detail),
+        "results": {},
+        "performance": {},
+        "token": {"id": value.token_id, "name": value.token_description},
+        "idBranch": None,
+        "uri": f"{base}/v2/storage/tokens/{value.subject.get('token')}/events",
+        "objectId": value.subject.get("token"),
+        "objectType": "token",
+        "attachments": [],
+    }
 
 
 def project(value: Project) -> Document:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from quart_trio.wrappers import TrioResponse
 
+from vaka.errors import AccessDenied
 from vaka.models.catalog import Project, Token
 from vaka.models.moment import parse_moment
 from vaka.models.storage import StorageScope
@@ -48,6 +49,10 @@ class Call:
     secret: str | None
     branch: str | None = None
     """Id of the development branch that the path names; None is the default branch."""
+    subject: dict[str, str] = field(default_factory=dict, init=False)
+    """Which things the call acts on, for the audit log: what the path names, and what was made."""
+    noted: dict[str, Any] = field(default_factory=dict, init=False)
+    """What else the audit log is told of the act; no secrets."""
     _query: Fields | None = field(default=None, init=False)
     _fields: Fields | None = field(default=None, init=False)
 
@@ -92,6 +97,7 @@ class Call:
             run_id=self.run_id,
             token_id=token.id,
             token_description=token.description,
+            rights=access.storage_rights(token),
         )
 
     @property
@@ -143,6 +149,12 @@ class Call:
             )
         self._fields.code = code
         return self._fields
+
+    async def check_installation(self) -> None:
+        """`AccessDenied` unless the caller is of the first project, whose admins run the server."""
+        projects = await self.engine.catalog.projects()
+        if self.project.id != min(projects, key=lambda each: (len(each.id), each.id)).id:
+            raise AccessDenied("Only an admin of the installation's first project may do this.")
 
     def close(self) -> None:
         """Remove what was kept for this call only."""
@@ -250,6 +262,8 @@ class Route:
     """Whether the route is also served below `BRANCH`, or only there; `rule` is without it."""
     dialect: Dialect | None = None
     """How errors are told; None: as the path says."""
+    audit: str | None = None
+    """Kind of the entry that the audit log gets when the call has succeeded, such as `token.created`."""
     is_in_branch: bool = False
     """Whether `rule` begins with `BRANCH`; its branch is `Call.branch`, and no argument."""
 

@@ -322,6 +322,62 @@ class Token(Schema):
     owner: Object | None = None
 
 
+class Event(Schema):
+    """Something that happened."""
+
+    id: str
+    uuid: str
+    event: str
+    component: str
+    message: str
+    description: str
+    type: Literal["info", "success", "warn", "error"]
+    run_id: str | None
+    created: Time
+    configuration_id: str | None
+    params: Object
+    results: Object
+    performance: Object
+    token: Object
+    id_branch: int | None
+    uri: str
+    object_id: str | None
+    object_type: str | None
+    attachments: list[Object]
+
+
+class AuditEntry(Schema):
+    """One act, of the audit log."""
+
+    id: int
+    time: Time
+    kind: str
+    project: str | None
+    """Null: the installation's."""
+    token: TokenReference
+    """Who did it."""
+    address: str | None
+    subject: dict[str, str]
+    """Which things it was done to, by their kind."""
+    detail: Object
+
+
+class ProjectDetail(Schema):
+    model_config = ConfigDict(extra="allow")
+
+    id: int | str
+    name: str
+    features: Strings
+    limits: Object
+    token: str | None = None
+    """The secret of the first admin token: where the project was made."""
+
+
+class NewProject(Schema):
+    name: Annotated[str, Field(min_length=1)]
+    features: Strings = []
+
+
 class TokenChanges(Schema):
     description: str | None = None
     bucket_permissions: dict[str, Literal["read", "write"]] | None = None

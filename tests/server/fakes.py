@@ -12,6 +12,7 @@ import trio
 
 from vaka import Engine, EngineConfig, Health
 from vaka.errors import AuthenticationFailed, Conflict, NotFound
+from vaka.models.audit import AuditEntry
 from vaka.models.catalog import Component, Project, Role, Token
 from vaka.models.event import Event
 from vaka.models.job import JobQuery, JobRecord, JobSpec, Status
@@ -107,6 +108,19 @@ class FakeJob:
         return self.record
 
 
+class FakeAudit:
+    """Keeps what is written into the audit log."""
+
+    def __init__(self) -> None:
+        self.entries: list[AuditEntry] = []
+
+    async def record(self, entry: AuditEntry) -> None:
+        self.entries.append(entry)
+
+    async def record_first(self, entry: AuditEntry) -> None:
+        self.entries.append(entry)
+
+
 class FakeEngine:
     """Keeps what is submitted, and fails when it is told to."""
 
@@ -115,6 +129,7 @@ class FakeEngine:
         self.catalog = FakeCatalog()
         self.plugins = self
         self.storage: Any = None
+        self.audit = FakeAudit()
         self.records: dict[int, JobRecord] = {}
         self.history: list[Event] = []
         self.changed = trio.Event()

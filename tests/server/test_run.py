@@ -348,7 +348,7 @@ async def test_a_revoked_token_is_refused_at_once(engine: FakeEngine) -> None:
     client = make_app(engine).test_client()
     other = {"X-StorageApi-Token": "other"}
     assert (await client.get("/queue/job", headers=other)).status_code == 200
-    revoked = await client.delete("/v2/storage/tokens/12", headers=HEADERS)
+    revoked = await client.delete("/v2/storage/tokens/12?force=1", headers=HEADERS)
     assert revoked.status_code == 204
     assert (await client.get("/queue/job", headers=other)).status_code == 401
 
@@ -373,7 +373,9 @@ async def test_a_token_revoked_while_it_is_verified_is_not_remembered(engine: Fa
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         await verifying.wait()
-        assert (await client.delete("/v2/storage/tokens/12", headers=HEADERS)).status_code == 204
+        assert (
+            await client.delete("/v2/storage/tokens/12?force=1", headers=HEADERS)
+        ).status_code == 204
         revoked.set()
     assert (await client.get("/queue/job", headers=other)).status_code == 401
 

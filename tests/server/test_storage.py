@@ -242,7 +242,7 @@ async def test_a_token_cannot_revoke_itself(site: Site) -> None:
         {"role": "god"},
         {"expiresIn": "soon"},
         {"expiresIn": 0},
-        {"componentAccess": "C"},
+        {"componentAccess": {"C": ["D"]}},
         {"bucketPermissions": {"in.c-none": "read"}},
         {"bucketPermissions": {"in.c-b": "manage"}},
     ],

@@ -59,7 +59,7 @@ from vaka.models.event import Level
 from vaka.models.job import Phase, StageRecord, StageStatus, Status
 from vaka.models.mapping import InputFile, InputTable, OutputFile, OutputTable
 from vaka.models.state import JobState, parse_result, parse_state_file, parse_usage
-from vaka.models.storage import StorageScope
+from vaka.models.storage import StorageRights, StorageScope
 from vaka.models.tree import text
 from vaka.oauth import (
     SUBMIT_AGAIN,
@@ -215,6 +215,7 @@ class DefinitionActor:
                 run_id=job.record.run_id,
                 token_id=job.spec.token_id,
                 token_description=job.spec.token_description,
+                rights=StorageRights(job.spec.buckets, job.spec.reads_all_files),
             )
         )
 

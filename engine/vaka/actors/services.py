@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from vaka._plugins import Plugins
 from vaka.actors.admission import Admission
 from vaka.actors.ledger import ImageLedger
+from vaka.audit import AuditLog
 from vaka.config import EngineConfig
 from vaka.encryption import Encryption
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend
@@ -43,6 +44,7 @@ class Services:
     """Tokens of open jobs that were submitted here, where no key provider can encrypt them: then they
     are in memory only, because nothing may write them down in the clear."""
     encryption: Encryption
+    audit: AuditLog
     registry_tokens: dict[str, tuple[float, RegistryAuth]] = field(default_factory=dict)
     """By registry: when a token was given, on Trio's clock, and what to log in with."""
     seen_images: dict[tuple[str, str], tuple[float, ImageInfo]] = field(default_factory=dict)

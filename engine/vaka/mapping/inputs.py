@@ -103,6 +103,12 @@ async def stage_tables(
     state = _resolved(state, items, found)
     items = [replace(item, source=each.detail.id) for item, each in zip(items, found, strict=True)]
     details = [each.detail for each in found]
+    for detail in details:
+        if not scope.rights.may_use(detail.bucket):
+            raise MappingFailed(
+                f'The token of the job has no right to read bucket "{detail.bucket}", which the input '
+                f'table "{detail.id}" is in.'
+            )
     _check_names([item.name for item in items])
     if not dev_mapping_allowed:
         await _refuse_foreign_buckets(backend, branch, found)
@@ -344,6 +350,8 @@ async def _list_files(
 ) -> list[FileDetail]:
     try:
         query = file_query(where.item, last, run_id=where.scope.run_id, now=now)
+        if not where.scope.rights.reads_all_files:
+            query = replace(query, creator_token_id=where.scope.token_id)
         return await backend.files.list_files(where.scope, query)
     except UserError as error:
         raise _not_imported(error) from error

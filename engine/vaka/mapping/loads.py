@@ -107,8 +107,17 @@ class Storage:
         return stored.id
 
     async def check_buckets(self, tables: Sequence[Table]) -> set[str]:
-        """Refuse to write from a branch into buckets that are not its own; name those to `claim`."""
+        """Refuse to write into buckets without the right to, or from a branch into those of others.
+
+        What is returned are those to `claim`.
+        """
         unclaimed: set[str] = set()
+        for table in tables:
+            if not self.scope.rights.may_use(table.bucket, write=True):
+                raise MappingFailed(
+                    f'The token of the job has no right to write to bucket "{table.bucket}", which '
+                    f'the output table "{table.destination}" is for.'
+                )
         if not self.branch.prefixes:
             return unclaimed
         for bucket_id in dict.fromkeys(table.bucket for table in tables):

@@ -131,6 +131,10 @@ class JobSpec(Model):
     token_description: str | None = None
     token: SecretStr | None = None
     """Handed to components that ask for it; never stored in the clear, never shown."""
+    buckets: dict[str, Literal["read", "write"]] | None = None
+    """Buckets that mapping may read, or write; None: all. Those of a limited token, when it asked."""
+    reads_all_files: bool = True
+    """Whether mapping sees files that other tokens have made."""
     parent_run_id: str | None = None
     idempotency_key: str | None = None
     """A second submission with the same key and the same request gets the first one's job."""

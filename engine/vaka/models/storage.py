@@ -16,6 +16,27 @@ Operator = Literal["eq", "ne", "gt", "ge", "lt", "le"]
 
 
 @dataclass(frozen=True, slots=True)
+class StorageRights:
+    """What a limited token may in Storage."""
+
+    buckets: Mapping[str, str] | None = field(default=None, hash=False)
+    """Bucket id to `read` or `write`; None: all of them, also those that are made later."""
+    reads_all_files: bool = True
+    """Whether it sees files that other tokens have made."""
+
+    def may_use(self, bucket_id: str, *, write: bool = False) -> bool:
+        """Whether a bucket may be read, or changed."""
+        if self.buckets is None:
+            return True
+        permission = self.buckets.get(bucket_id)
+        return permission == "write" or (permission == "read" and not write)
+
+
+EVERYTHING = StorageRights()
+"""The rights of who has no limits."""
+
+
+@dataclass(frozen=True, slots=True)
 class StorageScope:
     """Whose storage an operation acts on, and on whose behalf."""
 
@@ -27,6 +48,8 @@ class StorageScope:
     """Run id of the job that acts, stored with what it makes."""
     token_id: str | None = None
     token_description: str | None = None
+    rights: StorageRights = EVERYTHING
+    """What may be done; who calls a backend sees to it, and a backend need not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 
 from vaka._supervision import leaves
 from vaka.errors import StoreUnavailable
+from vaka.models.audit import AuditEntry, AuditQuery
 from vaka.models.event import Event, Lines
 from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
 from vaka.models.operation import (
@@ -24,6 +25,7 @@ from vaka.models.operation import (
     OperationQuery,
 )
 from vaka.store import (
+    _audit,
     _events,
     _housekeeping,
     _journal,
@@ -251,6 +253,16 @@ class JobStore:
         await self._writer.write(
             partial(_queue.replace_spec, job_id=job_id, before=before, spec=spec)
         )
+
+    # -- the audit log ---------------------------------------------------------------------------
+
+    async def append_audit(self, entry: AuditEntry, *, once: bool = False) -> None:
+        """Add an entry to the audit log; with `once` only when its token has none of its kind."""
+        await self._writer.write(partial(_audit.append, entry=entry, once=once))
+
+    async def audit(self, query: AuditQuery) -> list[AuditEntry]:
+        """The entries of the audit log that match, newest first."""
+        return await self._read(_audit.find, query)
 
     # -- claims and leases -----------------------------------------------------------------------
 

@@ -286,3 +286,22 @@ Index(
     sqlite_where=operations.c.cache_key.is_not(None),
     postgresql_where=operations.c.cache_key.is_not(None),
 )
+
+# Only ever added to: triggers, which are in the migration, refuse to change or remove a row.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("moment", Moment, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("project", Key),
+    Column("token_id", Text),
+    Column("token_description", Text),
+    Column("address", Text),
+    Column("subject", Json, nullable=False),
+    # the token that it was done to
+    Column("subject_token", Text),
+    Column("detail", Json, nullable=False),
+    Index("ix_audit_project", "project", "id"),
+    Index("ix_audit_token", "project", "token_id", "kind"),
+)

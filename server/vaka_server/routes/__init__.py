@@ -3,10 +3,12 @@
 from vaka_server.route import Route
 from vaka_server.routes import (
     actions,
+    audit,
     docker,
     encryption,
     files,
     garbage,
+    projects,
     queue,
     queue_api,
     service,
@@ -33,5 +35,7 @@ def all_routes() -> tuple[Route, ...]:
         *tables.ROUTES,
         *files.ROUTES,
         *garbage.ROUTES,
+        *audit.ROUTES,
+        *projects.ROUTES,
         *vault.ROUTES,
     )

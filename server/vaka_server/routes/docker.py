@@ -73,6 +73,11 @@ async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Re
 def of_caller(call: Call, spec: S, **others: Any) -> S:
     """A job or an action that the caller asks for, with `others` of its members set."""
     token = call.token
+    if isinstance(
+        spec, JobSpec
+    ):  # what a job may is what its token may now, whatever becomes of it
+        others["buckets"] = None if (given := token.bucket_permissions) is None else dict(given)
+        others["reads_all_files"] = token.can_read_all_file_uploads
     return spec.model_copy(
         update={
             "project": token.project.id,

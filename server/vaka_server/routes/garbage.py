@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaka.errors import AccessDenied, InvalidInput
+from vaka.errors import InvalidInput
 from vaka_server.access import Access
 from vaka_server.body import parse_json
 from vaka_server.route import Call, Response, Route
@@ -10,13 +10,13 @@ from vaka_server.route import Call, Response, Route
 
 async def plan(call: Call) -> Response:
     """`GET /vaka/gc`."""
-    await _check(call)
+    await call.check_installation()
     return call.storage((await call.engine.gc_plan()).to_json())
 
 
 async def collect(call: Call) -> Response:
     """`POST /vaka/gc`: what a plan of this moment names."""
-    await _check(call)
+    await call.check_installation()
     given = parse_json(await call.raw())
     timeout = given.get("timeout") if isinstance(given, dict) else None
     if timeout is not None and (
@@ -29,18 +29,11 @@ async def collect(call: Call) -> Response:
     return call.storage({**report.to_json(), "lines": lines})
 
 
-async def _check(call: Call) -> None:
-    """The installation is all projects': only the first one's admin may clean it."""
-    projects = await call.engine.catalog.projects()
-    if call.project.id != min(projects, key=lambda each: (len(each.id), each.id)).id:
-        raise AccessDenied("Only an admin of the installation's first project may collect garbage.")
-
-
 ROUTES = (
     Route(
         "GET",
         "/vaka/gc",
-        Access.ADMIN,
+        Access.MASTER,
         plan,
         "What may go, why, and how many bytes it takes",
         answer="GarbagePlan",
@@ -48,10 +41,11 @@ ROUTES = (
     Route(
         "POST",
         "/vaka/gc",
-        Access.ADMIN,
+        Access.MASTER,
         collect,
         "Remove what may go",
         body="GarbageRequest",
         answer="GarbageReport",
+        audit="garbage.collected",
     ),
 )

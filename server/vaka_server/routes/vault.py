@@ -87,6 +87,7 @@ ROUTES = (
         "Set a variable of the vault",
         body="NewVaultVariable",
         answer="VaultVariable",
+        audit="vault.set",
     ),
     Route(
         "DELETE",
@@ -96,6 +97,7 @@ ROUTES = (
         "Remove a variable of the vault",
         query=_BRANCH,
         status=204,
+        audit="vault.removed",
     ),
     Route(
         "GET",
@@ -113,6 +115,7 @@ ROUTES = (
         "Keep credentials of a component; their secrets are encrypted",
         body="Credentials",
         status=204,
+        audit="credentials.set",
     ),
     Route(
         "DELETE",
@@ -121,5 +124,6 @@ ROUTES = (
         delete_credentials,
         "Forget credentials of a component",
         status=204,
+        audit="credentials.removed",
     ),
 )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vaka.errors import NotFound
+from vaka.models.audit import AuditQuery
 from vaka.models.catalog import Role, Token
 from vaka_server import documents
 from vaka_server.access import Access
@@ -14,6 +15,8 @@ from vaka_server.problems import Refused
 from vaka_server.requests import token_role
 from vaka_server.route import Call, Response, Route, absent
 
+EVENTS = 100
+MOST_EVENTS = 10_000
 YEARS = 100 * 366 * 86_400
 INVALID_PERMISSIONS = "storage.tokens.invalidPermissions"
 FLAGS = {
@@ -55,6 +58,8 @@ async def create(call: Call) -> Response:
         **await _limits(call, given, is_free=role is not None),
     )
     call.gate.tokens_changed()
+    call.subject["token"] = made.id
+    call.noted.update(_rights(made))
     return call.storage(await _document(call, made, secret), 201)
 
 
@@ -66,10 +71,13 @@ async def update(call: Call, token_id: str) -> Response:
     if "description" in given:
         changes["description"] = given.text("description")
     limits = await _changed_limits(call, given)
+    if not given.flag("canManageBuckets", before.can_manage_buckets) and before.can_manage_buckets:
+        limits = {"bucket_permissions": {}, "component_access": (), **limits}
     if limits and before.is_master:
         raise Refused(400, "A master token may everything; its rights cannot be changed.")
     changed = await call.engine.catalog.update_token(call.project.id, token_id, changes | limits)
     call.gate.tokens_changed()
+    call.noted.update(_rights(changed))
     return call.storage(await _document(call, changed, owner=False))
 
 
@@ -94,6 +102,30 @@ async def refresh(call: Call, token_id: str) -> Response:
     finally:
         call.gate.tokens_changed()
     return call.storage(await _document(call, found, secret))
+
+
+async def events(call: Call, token_id: str) -> Response:
+    """`GET /tokens/{id}/events`: what the audit log has of it, as events."""
+    await call.engine.catalog.token(call.project.id, token_id)
+    query = AuditQuery(
+        project=call.project.id,
+        token_id=token_id,
+        limit=call.query.whole("limit", EVENTS, least=1, most=MOST_EVENTS),
+    )
+    found = await call.engine.audit.entries(query)
+    return call.storage([documents.audit_event(each, call.base) for each in found])
+
+
+def _rights(value: Token) -> dict[str, Any]:
+    """What a token may, for the audit log."""
+    return {
+        "description": value.description,
+        "role": value.role.value,
+        "isMaster": value.is_master,
+        "components": None if value.component_access is None else list(value.component_access),
+        "buckets": None if value.bucket_permissions is None else dict(value.bucket_permissions),
+        "expires": documents.storage_moment(value.expires),
+    }
 
 
 async def _document(
@@ -179,6 +211,7 @@ ROUTES = (
         body="NewToken",
         answer="Token",
         status=201,
+        audit="token.created",
         branch=True,
     ),
     Route(
@@ -198,6 +231,7 @@ ROUTES = (
         "Change what a token may",
         body="TokenChanges",
         answer="Token",
+        audit="token.changed",
         branch=True,
     ),
     Route(
@@ -208,6 +242,7 @@ ROUTES = (
         "Revoke a token, at once",
         query={"force": "1 also revokes a master token"},
         status=204,
+        audit="token.revoked",
         branch=True,
     ),
     Route(
@@ -217,6 +252,17 @@ ROUTES = (
         refresh,
         "Give a token another secret; the old one ends at once",
         answer="Token",
+        audit="token.refreshed",
+        branch=True,
+    ),
+    Route(
+        "GET",
+        f"{PATH}/<token_id>/events",
+        Access.MASTER,
+        events,
+        "What the audit log has of a token",
+        query={"limit": f"How many at most, {EVENTS} unless given"},
+        answer="Event[]",
         branch=True,
     ),
     absent("POST", f"{PATH}/<token_id>/share", "Sharing of tokens", branch=True),
