@@ -120,12 +120,6 @@ class Hosts:
         scheme = (self._forwarded(request, "X-Forwarded-Proto") or request.scheme).lower()
         return scheme if scheme in {"http", "https"} else request.scheme
 
-    def client(self, request: Request) -> str | None:
-        """The address that a request came from, as far as it is known."""
-        client = request.scope.get("client")
-        own = None if not client else str(client[0])
-        return self._forwarded(request, "X-Forwarded-For") or own
-
     def _forwarded(self, request: Request, name: str) -> str | None:
         """What the nearest proxy says, when it is one that is trusted."""
         value = request.headers.get(name)
