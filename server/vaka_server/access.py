@@ -134,12 +134,6 @@ def check_component(token: Token, component_id: str) -> None:
         raise AccessDenied(f"Token {token.id} has no access to component {component_id}.")
 
 
-def check_any_component(token: Token) -> None:
-    """`AccessDenied` when there is no component that `token` may use."""
-    if token.component_access is not None and not token.component_access:
-        raise AccessDenied(f"Token {token.id} has access to no component.")
-
-
 def storage_rights(token: Token) -> StorageRights:
     """What `token` may in Storage, its role aside."""
     if token.bucket_permissions is None and token.can_read_all_file_uploads:

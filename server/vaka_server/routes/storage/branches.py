@@ -10,7 +10,6 @@ from vaka_server.body import parse_object
 from vaka_server.problems import Refused, conflict_is
 from vaka_server.route import Call, Response, Route
 from vaka_server.routes.storage import jobs
-from vaka_server.routes.tokens import check_unlimited
 
 DUPLICATE = "devBranch.duplicateName"
 
@@ -28,7 +27,6 @@ async def dev_branch(call: Call, branch: str) -> Response:
 
 async def create_dev_branch(call: Call) -> Response:
     """`POST /v2/storage/dev-branches`: a Storage job whose result is the branch."""
-    check_unlimited(call.token)
     given = await call.fields()
     name = given.required("name")
     for each in await call.engine.catalog.branches(call.project.id):
@@ -40,7 +38,6 @@ async def create_dev_branch(call: Call) -> Response:
 
 async def delete_dev_branch(call: Call, branch: str) -> Response:
     """`DELETE /v2/storage/dev-branches/{id}`: a Storage job."""
-    check_unlimited(call.token)
     found = await _branch(call, branch)
     if found.is_default:
         raise Refused(400, "Cannot delete Main branch")
@@ -50,7 +47,6 @@ async def delete_dev_branch(call: Call, branch: str) -> Response:
 
 async def update_dev_branch(call: Call, branch: str) -> Response:
     """`PUT /v2/storage/dev-branches/{id}`."""
-    check_unlimited(call.token)
     given = await call.fields()
     found = await _branch(call, branch)
     with conflict_is(400, DUPLICATE):
@@ -81,7 +77,6 @@ async def branches(call: Call) -> Response:
 
 async def create_branch(call: Call) -> Response:
     """`POST /vaka/branches`."""
-    check_unlimited(call.token)
     given = parse_object(await call.raw())
     name, description = given.get("name"), given.get("description", "")
     if not isinstance(name, str) or not isinstance(description, str):
@@ -94,7 +89,6 @@ async def create_branch(call: Call) -> Response:
 
 async def delete_branch(call: Call, branch: str) -> Response:
     """`DELETE /vaka/branches/{id}`."""
-    check_unlimited(call.token)
     await call.engine.delete_branch(call.project.id, branch)
     return Response(b"", 204)
 
@@ -121,30 +115,33 @@ ROUTES = (
     Route(
         "PUT",
         f"{_DEV_BRANCHES}/<branch>",
-        Access.ADMIN,
+        Access.MASTER,
         update_dev_branch,
         "Change what a branch is called",
         body="BranchChanges",
         answer="DevBranch",
+        audit="branch.changed",
     ),
     Route(
         "POST",
         _DEV_BRANCHES,
-        Access.ADMIN,
+        Access.MASTER,
         create_dev_branch,
         "Create a development branch",
         body="NewBranch",
         answer="StorageJob",
         status=202,
+        audit="branch.created",
     ),
     Route(
         "DELETE",
         f"{_DEV_BRANCHES}/<branch>",
-        Access.ADMIN,
+        Access.MASTER,
         delete_dev_branch,
         "Delete a development branch with all that only it has",
         answer="StorageJob",
         status=202,
+        audit="branch.removed",
     ),
     Route(
         "GET",
@@ -157,19 +154,21 @@ ROUTES = (
     Route(
         "POST",
         "/vaka/branches",
-        Access.ADMIN,
+        Access.MASTER,
         create_branch,
         "Create a development branch",
         body="NewBranch",
         answer="Branch",
         status=201,
+        audit="branch.created",
     ),
     Route(
         "DELETE",
         "/vaka/branches/<branch>",
-        Access.ADMIN,
+        Access.MASTER,
         delete_branch,
         "Delete a development branch, its states, and what a Storage that keeps branches apart has",
         status=204,
+        audit="branch.removed",
     ),
 )

@@ -47,7 +47,11 @@ async def components(call: Call) -> Response:
 
 
 async def put_component(call: Call, component: str) -> Response:
-    """`PUT /v2/storage/components/{id}`: register a component, or replace it. Our own."""
+    """`PUT /v2/storage/components/{id}`: register a component, or replace it. Our own.
+
+    Components are all projects': what one is decides what runs with the secrets of each.
+    """
+    await call.check_installation()
     given = parse_object(await call.raw())
     if given.setdefault("id", component) != component:
         raise Refused(400, f"id: must be {component}, as in the path.")
@@ -99,10 +103,11 @@ ROUTES = (
     Route(
         "PUT",
         f"{_COMPONENTS}/<component>",
-        Access.ADMIN,
+        Access.MASTER,
         put_component,
         "Register a component, or replace it",
         body="NewComponent",
         answer="Component",
+        audit="component.registered",
     ),
 )

@@ -33,7 +33,7 @@ async def jobs(call: Call) -> Response:
         kinds=query.words("operationName") + query.words("operation_name"),
         table_id=query.text("tableId") or query.text("table_id") or None,
         run_id=query.text("runId") or query.text("run_id") or None,
-        token_id=None if call.token.can_manage_buckets else call.token.id,
+        token_id=None if call.token.bucket_permissions is None else call.token.id,
         created_since=query.moment("created_time_from") or query.moment("createdTimeFrom"),
         created_until=query.moment("created_time_to") or query.moment("createdTimeTo"),
         limit=query.whole("limit", LIMIT, most=MOST),
@@ -49,7 +49,7 @@ async def job(call: Call, job_id: str) -> Response:
     if not (job_id.isascii() and job_id.isdigit() and len(job_id) <= 18):
         raise missing
     found = await call.engine.operations.operation(int(job_id), project=call.project.id)
-    if not call.token.can_manage_buckets and found.token_id != call.token.id:
+    if call.token.bucket_permissions is not None and found.token_id != call.token.id:
         raise missing
     if not found.status.is_finished:
         with trio.move_on_after(PATIENCE):

@@ -154,7 +154,7 @@ ROUTES = (
     Route(
         "POST",
         _OF_BRANCH,
-        Access.ADMIN,
+        Access.MASTER,
         put_branch_metadata,
         "Set metadata of a branch",
         body="NewRemarks",
@@ -165,7 +165,7 @@ ROUTES = (
     Route(
         "DELETE",
         f"{_OF_BRANCH}/<entry>",
-        Access.ADMIN,
+        Access.MASTER,
         delete_branch_metadata,
         "Remove an entry of a branch's metadata",
         status=204,
