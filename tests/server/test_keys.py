@@ -78,10 +78,11 @@ def test_keys_are_rotated_and_none_is_retired_while_something_needs_it(keys: Key
     assert keys.states() == {old: "decrypt-only", "new": "active"}
     planned = json.loads(keys.run("keys", "reencrypt", "--json").stdout)
     assert (planned["isDryRun"], planned["outdated"], planned["changed"]) == (True, 2, 0)
-    assert "2 of 5 documents would be" in keys.run("keys", "reencrypt").stdout
+    of = f"2 of {planned['documents']} documents"
+    assert f"{of} would be" in keys.run("keys", "reencrypt").stdout
     assert "2 stored values" in keys.run("keys", "retire", old, code=1).stderr
     told = keys.run("keys", "reencrypt", "--apply").stdout
-    assert "2 of 5 documents were encrypted again." in told
+    assert f"{of} were encrypted again." in told
     assert [line.split() for line in told.splitlines()[:2]] == [
         ["PREFIX", "PROVIDER", "KEY", "VALUES", "OUTDATED"],
         ["KBC::ProjectSecure::", "keyring", old, "2", "2"],

@@ -231,8 +231,30 @@ class Reencryption:
             for record in page:
                 last = record.id
                 yield self._job(record)
+                token = await self._token(record)
+                if token is not None:
+                    yield token
             if len(page) < PAGE:
                 return
+
+    async def _token(self, record: JobRecord) -> _Document | None:
+        """The token of an open job; None when it has none."""
+        store = self._services.store
+        found = await store.token(record.id)
+        if found is None:
+            return None
+
+        async def write(value: Json) -> None:
+            await store.replace_token(record.id, found, value)
+
+        return _Document(
+            ("3-job", f"{record.id:020}", "token"),
+            f"token of job {record.id}",
+            found,
+            _scopes(record.project, record.component),
+            lambda: self._token(record),
+            write,
+        )
 
     def _job(self, record: JobRecord) -> _Document:
         store = self._services.store

@@ -660,6 +660,17 @@ def replace_spec(
     )
 
 
+def replace_token(tx: Transaction, job_id: int, before: str, token: str) -> None:
+    """Store the cipher of an open job's token anew; `Conflict` when it is not `before`."""
+    changed = tx.connection.execute(
+        sa.update(job_tokens)
+        .where(job_tokens.c.job_id == job_id, job_tokens.c.token == before)
+        .values(token=token)
+    )
+    if not changed.rowcount:
+        raise Conflict(f"Job {job_id} has ended, or its token was changed.")
+
+
 def _locked_row(tx: Transaction, job_id: int, project: str | None = None) -> _Candidate:
     if not 0 < job_id <= _records.MAX_ID:
         raise _records.missing(job_id)

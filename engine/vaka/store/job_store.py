@@ -254,6 +254,16 @@ class JobStore:
             partial(_queue.replace_spec, job_id=job_id, before=before, spec=spec)
         )
 
+    async def replace_token(self, job_id: int, before: str, token: str) -> None:
+        """Store the cipher of an open job's token anew.
+
+        Raises:
+            Conflict: it is not what it was `before`, or the job has ended.
+        """
+        await self._writer.write(
+            partial(_queue.replace_token, job_id=job_id, before=before, token=token)
+        )
+
     # -- the audit log ---------------------------------------------------------------------------
 
     async def append_audit(self, entry: AuditEntry, *, once: bool = False) -> None:
