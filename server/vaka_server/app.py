@@ -20,7 +20,7 @@ from vaka_server import body, documents, problems, routes
 from vaka_server.access import Access, Gate
 from vaka_server.audit import Witness
 from vaka_server.body import Connection, Request
-from vaka_server.containers import Containers, signing_key
+from vaka_server.file_access import FileAccess, signing_key
 from vaka_server.hosts import ABSENT, SERVICES, Hosts
 from vaka_server.logs import context
 from vaka_server.problems import Maintenance, Refused, path_dialect
@@ -110,8 +110,8 @@ class App(QuartTrio):
         self.gate = Gate(engine.catalog)
         self.hosts = Hosts(settings)
         lifetime = timedelta(seconds=settings.file_access_seconds)
-        self.containers = Containers(signing_key(engine.config.home), lifetime)
         self.witness = Witness(engine)
+        self.file_access = FileAccess(signing_key(engine.config.home), lifetime)
         self.spool_folder = engine.config.home / "uploads"
         self.followers = Followers()
         self.rates = Rates(settings.encrypt_rate)

@@ -23,7 +23,7 @@ from tests.server.test_serve import Process, serving
 from vaka.errors import InvalidInput
 from vaka.models.storage import BlockRef, FileDetail, StorageScope
 from vaka_server import azure
-from vaka_server.containers import Containers, Permission
+from vaka_server.file_access import FileAccess, Permission
 from vaka_server.problems import Refused
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -174,21 +174,21 @@ def signed(given: dict[str, object], name: str = "absCredentials") -> dict[str, 
 
 @given(project=IDS, branch=st.none() | IDS, file=st.integers(1, 10**9))
 def test_a_container_is_found_by_its_name_only(project: str, branch: str | None, file: int) -> None:
-    containers = Containers(b"k" * 32, timedelta(hours=1), lambda: NOW)
-    place = containers.place(StorageScope(project, branch, run_id="1"), file)
+    access = FileAccess(b"k" * 32, timedelta(hours=1), lambda: NOW)
+    place = access.place(StorageScope(project, branch, run_id="1"), file)
 
     assert re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", place.container)
     assert "--" not in place.container
-    found = containers.find(place.container)
+    found = access.find(place.container)
     assert found == place
     assert (place.scope, place.file_id) == (StorageScope(project, branch), file)
-    assert Containers(b"x" * 32, timedelta(hours=1)).find(place.container) is None
+    assert FileAccess(b"x" * 32, timedelta(hours=1)).find(place.container) is None
 
 
 def test_ids_that_do_not_fit_into_the_name_of_a_container_are_refused() -> None:
-    containers = Containers(b"k" * 32, timedelta(hours=1), lambda: NOW)
+    access = FileAccess(b"k" * 32, timedelta(hours=1), lambda: NOW)
     with pytest.raises(InvalidInput, match="too long"):
-        containers.place(StorageScope("a" * 64), 1)
+        access.place(StorageScope("a" * 64), 1)
 
 
 @given(
@@ -196,18 +196,18 @@ def test_ids_that_do_not_fit_into_the_name_of_a_container_are_refused() -> None:
     value=st.text(max_size=40),
 )
 def test_a_signature_covers_all_that_it_says(changed: str, value: str) -> None:
-    containers = Containers(b"k" * 32, timedelta(hours=1), lambda: NOW)
-    place = containers.place(StorageScope("1"), 7)
+    access = FileAccess(b"k" * 32, timedelta(hours=1), lambda: NOW)
+    place = access.place(StorageScope("1"), 7)
     detail = DETAIL
-    query = dict(parse_qsl(urlsplit(containers.url(place, detail, "http://a")).query))
+    query = dict(parse_qsl(urlsplit(access.url(place, detail, "http://a")).query))
     request = {"container": place.container, "blob": place.blob_name(detail), **query}
-    assert containers.check(place.container, request["blob"], query, "r") == place
+    assert access.check(place.container, request["blob"], query, "r") == place
     if request[changed] == value:
         return
     request[changed] = value
 
     with pytest.raises(Refused) as refused:
-        containers.check(request.pop("container"), request.pop("blob"), request, "r")
+        access.check(request.pop("container"), request.pop("blob"), request, "r")
 
     assert (refused.value.status, refused.value.code) == (403, "AuthenticationFailed")
 
@@ -216,11 +216,11 @@ def test_a_signature_covers_all_that_it_says(changed: str, value: str) -> None:
 def test_a_signature_is_valid_for_its_time_and_purpose(
     minutes: int, permission: Permission
 ) -> None:
-    place = Containers(b"k" * 32, timedelta(hours=1), lambda: NOW).place(StorageScope("1"), 7)
-    given_out = Containers(b"k" * 32, timedelta(hours=1), lambda: NOW)
+    place = FileAccess(b"k" * 32, timedelta(hours=1), lambda: NOW).place(StorageScope("1"), 7)
+    given_out = FileAccess(b"k" * 32, timedelta(hours=1), lambda: NOW)
     query = signed(given_out.read_parameters(place, DETAIL, "http://a"))
     then = NOW + timedelta(minutes=minutes)
-    later = Containers(b"k" * 32, timedelta(hours=1), lambda: then)
+    later = FileAccess(b"k" * 32, timedelta(hours=1), lambda: then)
 
     try:
         later.check(place.container, "7.a", query, permission)

@@ -19,7 +19,7 @@ from vaka.models.catalog import Role
 from vaka.models.operation import NewOperation
 from vaka.models.storage import FileUpload, StorageScope
 from vaka_server import schemas
-from vaka_server.containers import ACCOUNT, Containers, signing_key
+from vaka_server.file_access import ACCOUNT, FileAccess, signing_key
 
 FILES = "/v2/storage/files"
 AZURE = {"x-ms-blob-type": "BlockBlob"}
@@ -335,6 +335,12 @@ async def test_a_limited_token_sees_only_its_own_files(site: Site, limited: str)
     assert (await site.ask("GET", local(theirs["url"]), token=None)).value == b"theirs"
 
 
+async def test_what_no_client_needs_is_said_to_be_missing(site: Site) -> None:
+    file = await prepare(site)
+    answer = await site.ask("PUT", f"{FILES}/{file['id']}/refresh")
+    assert code(answer) == (501, "notImplemented")
+
+
 async def test_files_of_another_project_are_not_there(site: Site) -> None:
     file = await uploaded(site, b"mine")
     for method in ("GET", "DELETE"):
@@ -648,11 +654,11 @@ async def test_a_blob_is_written_only_with_a_signature_for_that(site: Site) -> N
         answer = await reader.ask("PUT", data=b"after", headers=AZURE, **{name: value})
         assert azure_code(answer) == (403, "AuthenticationFailed"), name
     key = signing_key(site.engine.config.home)
-    now = site.app.containers
+    now = site.app.file_access
     hours_ago = datetime.now(UTC) - timedelta(hours=14)
-    site.app.containers = Containers(key, timedelta(hours=12), lambda: hours_ago)
+    site.app.file_access = FileAccess(key, timedelta(hours=12), lambda: hours_ago)
     old = Blobs(site, await prepare(site))
-    site.app.containers = now
+    site.app.file_access = now
     answer = await old.ask("PUT", data=b"after", headers=AZURE)
     assert azure_code(answer) == (403, "AuthenticationFailed")
     assert b"expired" in answer.value

@@ -17,7 +17,7 @@ from vaka_server import azure, documents, problems
 from vaka_server.access import Access
 from vaka_server.azure import etag, http_date
 from vaka_server.body import FileContent, spool
-from vaka_server.containers import ACCOUNT, MANIFEST, Permission, Place, endpoint
+from vaka_server.file_access import ACCOUNT, MANIFEST, Permission, Place, endpoint
 from vaka_server.problems import Maintenance, Refused
 from vaka_server.route import Call, Response, Route
 
@@ -154,8 +154,8 @@ def _manifest_document(call: Call, place: Place, detail: FileDetail, blobs: list
 async def write(call: Call, container: str, blob: str) -> Response:
     """`PUT`: a whole blob, one of its blocks (`comp=block`), or the list of them (`comp=blocklist`)."""
     files = call.engine.storage.files
-    place = call.app.containers.check(container, blob, call.request.args, "w")
-    prefix = await call.app.containers.blob_name(place, files.file)
+    place = call.app.file_access.check(container, blob, call.request.args, "w")
+    prefix = await call.app.file_access.blob_name(place, files.file)
     if not blob.startswith(prefix):
         raise Refused(
             400,
@@ -233,7 +233,7 @@ async def remove(call: Call, container: str, blob: str) -> Response:
 async def listing(call: Call, container: str) -> Response:
     """`GET ?restype=container&comp=list`."""
     args = call.request.args
-    place = call.app.containers.check(container, None, args, "l")
+    place = call.app.file_access.check(container, None, args, "l")
     if (args.get("restype"), args.get("comp")) != ("container", "list"):
         raise Refused(501, "Of a container only the list is supported.", code="NotImplemented")
     files = call.engine.storage.files
@@ -261,7 +261,7 @@ async def _opened(
     call: Call, container: str, blob: str, permission: Permission
 ) -> tuple[Place, FileDetail, str | None]:
     """The file that a request may use in this way, and the backend's name of the blob."""
-    place = call.app.containers.check(container, blob, call.request.args, permission)
+    place = call.app.file_access.check(container, blob, call.request.args, permission)
     detail = await call.engine.storage.files.file(place.scope, place.file_id)
     prefix = place.blob_name(detail)
     return place, detail, blob.removeprefix(prefix) if blob.startswith(prefix) else None

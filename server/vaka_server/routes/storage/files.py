@@ -10,7 +10,7 @@ from vaka_server import documents
 from vaka_server.access import Access
 from vaka_server.fields import Fields
 from vaka_server.problems import Refused
-from vaka_server.route import Call, Response, Route, not_implemented
+from vaka_server.route import Call, Response, Route, absent, not_implemented
 from vaka_server.routes.storage import jobs
 
 LIMIT = 100
@@ -67,8 +67,8 @@ async def prepare(call: Call) -> Response:
         else None,
     )
     prepared = await backend.prepare(call.scope, wanted)
-    place = call.app.containers.place(call.scope, prepared.id)
-    upload = call.app.containers.upload_parameters(place, prepared, call.base)
+    place = call.app.file_access.place(call.scope, prepared.id)
+    upload = call.app.file_access.upload_parameters(place, prepared, call.base)
     return call.storage({**document(call, prepared), **upload})
 
 
@@ -111,10 +111,10 @@ async def visible(call: Call, file: int) -> FileDetail:
 
 def document(call: Call, found: FileDetail, *, credentials: bool = False) -> documents.Document:
     """A file as clients read it; with `credentials` for its content when they are asked for."""
-    place = call.app.containers.place(call.scope, found.id)
-    result = documents.file(found, call.app.containers.url(place, found, call.base))
+    place = call.app.file_access.place(call.scope, found.id)
+    result = documents.file(found, call.app.file_access.url(place, found, call.base))
     if credentials:
-        result |= call.app.containers.read_parameters(place, found, call.base)
+        result |= call.app.file_access.read_parameters(place, found, call.base)
     return result
 
 
@@ -153,6 +153,7 @@ def _id(query: Fields, name: str) -> int | None:
 _FILE = "/v2/storage/files/<int:file>"
 
 ROUTES = (
+    absent("PUT", f"{_FILE}/refresh", "Refreshing credentials", branch=True),
     Route(
         "GET",
         "/v2/storage/files",

@@ -56,7 +56,7 @@ class Place:
         return f"{detail.id}.{re.sub(r'[^A-Za-z0-9._-]', '_', detail.name)}"
 
 
-class Containers:
+class FileAccess:
     """Names of containers, and signatures for them."""
 
     def __init__(
