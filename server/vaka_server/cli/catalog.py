@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from vaka_server.cli import text
-from vaka_server.cli.client import Document, NewToken, ProjectChange
+from vaka_server.cli.client import AuditFilter, Document, NewToken, ProjectChange
 from vaka_server.cli.secrets import sealed
 from vaka_server.cli.session import Absent, Session, Usage, command, say
 
@@ -65,7 +65,9 @@ def register(app: typer.Typer) -> None:
     state = group(app, "state", "What components keep between runs.")
     command(state, "get")(state_get)
     command(state, "set")(state_set)
-    project = group(app, "project", "What holds for everything here: features and limits.")
+    project = group(app, "project", "Projects: who has what, features and limits.")
+    command(project, "create")(project_create)
+    command(project, "list")(project_list)
     command(project, "show")(project_show)
     command(project, "set")(project_set)
     command(project, "export")(project_export)
@@ -81,7 +83,9 @@ def register(app: typer.Typer) -> None:
     token = group(app, "token", "Who may use the server.")
     command(token, "create")(token_create)
     command(token, "list")(token_list)
+    command(token, "refresh")(token_refresh)
     command(token, "revoke")(token_revoke)
+    command(app, "audit")(audit)
 
 
 def group(
@@ -478,6 +482,26 @@ async def project_show(session: Session) -> None:
     session.show(found, lambda: _project_text(found))
 
 
+async def project_create(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Name.")],
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Have this feature; may be repeated.")
+    ] = None,
+) -> None:
+    """Make a project and print the secret of its first admin token, which is shown only now."""
+    async with session.client() as client:
+        made = await client.create_project(name, feature or [])
+    session.show(made, lambda: str(made["token"]))
+
+
+async def project_list(session: Session) -> None:
+    """List the projects of the installation."""
+    async with session.client() as client:
+        found = await client.projects()
+    session.show_table(found, {"id": "PROJECT", "created": "CREATED", "name": "NAME"})
+
+
 async def project_set(
     session: Session,
     feature: Annotated[
@@ -559,11 +583,30 @@ async def token_create(
     component: Annotated[
         list[str] | None, typer.Option(help="Only for this component; may be repeated.")
     ] = None,
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=read|write", help="Only for this bucket; may be repeated."),
+    ] = None,
 ) -> None:
-    """Make a token and print its secret, which is shown only now."""
+    """Make a token and print its secret, which is shown only now.
+
+    With the role admin and neither --component nor --bucket it is a master token of the project.
+    """
     if role not in {"admin", "run", "read"}:
         raise Usage("--role is one of admin, run and read.")
-    wanted = NewToken(description, role, expires_in, tuple(component) if component else None)
+    permissions = {}
+    for each in bucket or ():
+        bucket_id, _, permission = each.rpartition("=")
+        if not bucket_id or permission not in {"read", "write"}:
+            raise Usage(f"--bucket {each}: is a bucket, = and read or write.")
+        permissions[bucket_id] = permission
+    wanted = NewToken(
+        description,
+        role,
+        expires_in,
+        tuple(component) if component else None,
+        permissions or None,
+    )
     async with session.client() as client:
         made = await client.create_token(wanted)
     session.show(made, lambda: str(made["token"]))
@@ -583,6 +626,16 @@ async def token_list(session: Session) -> None:
     session.show_table(found, columns)
 
 
+async def token_refresh(
+    session: Session,
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Id of the token.")],
+) -> None:
+    """Give a token another secret and print it; the one that it had ends at once."""
+    async with session.client() as client:
+        changed = await client.refresh_token(token_id)
+    session.show(changed, lambda: str(changed["token"]))
+
+
 async def token_revoke(
     session: Session,
     token_id: Annotated[str, typer.Argument(metavar="TOKEN", help="Id of the token.")],
@@ -591,6 +644,43 @@ async def token_revoke(
     async with session.client() as client:
         await client.revoke_token(token_id)
     session.show({"id": token_id}, lambda: f"Token {text.clean(token_id)} is revoked.")
+
+
+async def audit(
+    session: Session,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Of this kind, such as token.created, or token for all of it."),
+    ] = None,
+    of_token: Annotated[
+        str | None, typer.Option("--of-token", metavar="ID", help="Done with this token, or to it.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Then or later, such as 2024-01-31 or '-1 day'.")
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Of all projects, and of none: for the first one's admins."),
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 100,
+) -> None:
+    """Show the audit log: who did what, newest first."""
+    wanted = AuditFilter(kind, of_token, since, everything, limit)
+    async with session.client() as client:
+        found = await client.audit(wanted)
+    if session.json:
+        session.show(found, str)
+        return
+    rows = [
+        {
+            **each,
+            "by": each["token"]["description"] or "",
+            "of": ", ".join(f"{name} {value}" for name, value in each["subject"].items()),
+        }
+        for each in found
+    ]
+    columns = {"time": "TIME", "kind": "WHAT", "of": "OF", "by": "BY", "address": "FROM"}
+    session.show_table(rows, columns)
 
 
 # -- branches --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ a command behaves alike on a server and on the embedded engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,6 +93,20 @@ class NewToken:
     role: str
     expires_in: int | None = None
     component_access: tuple[str, ...] | None = None
+    bucket_permissions: Mapping[str, str] | None = None
+    """Bucket id to `read` or `write`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries of the audit log to show."""
+
+    kind: str | None = None
+    token: str | None = None
+    since: str | None = None
+    everything: bool = False
+    """Of all projects."""
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +269,19 @@ class Client(ABC):
     @abstractmethod
     async def update_project(self, wanted: ProjectChange) -> Document: ...
     @abstractmethod
+    async def projects(self) -> list[Document]: ...
+    @abstractmethod
+    async def create_project(self, name: str, features: Sequence[str]) -> Document:
+        """The project, with the secret of its first admin token as `token`."""
+
+    @abstractmethod
+    async def audit(self, wanted: AuditFilter) -> list[Document]: ...
+    @abstractmethod
     async def tokens(self) -> list[Document]: ...
     @abstractmethod
     async def create_token(self, wanted: NewToken) -> Document: ...
+    @abstractmethod
+    async def refresh_token(self, token_id: str) -> Document: ...
     @abstractmethod
     async def revoke_token(self, token_id: str) -> None: ...
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,8 +15,10 @@ from typing import Any, Self
 import trio
 
 from vaka import Engine
+from vaka.engine import FIRST_FEATURES
 from vaka.errors import InvalidInput, NotFound
-from vaka.models.catalog import Configuration, Project
+from vaka.models.audit import AuditEntry, AuditQuery
+from vaka.models.catalog import Configuration, Project, Role
 from vaka.models.event import Event
 from vaka.models.job import JobQuery, JobRecord, Mode, Status
 from vaka.models.moment import parse_moment
@@ -32,6 +34,7 @@ from vaka.models.storage import (
 from vaka_server import documents, encrypting, home
 from vaka_server.cli.client import (
     Act,
+    AuditFilter,
     Client,
     Document,
     JobFilter,
@@ -418,11 +421,46 @@ class EmbeddedClient(Client):
             token_role(wanted.role),
             expires=expires,
             component_access=wanted.component_access,
+            bucket_permissions=wanted.bucket_permissions,
+            can_read_all_file_uploads=wanted.bucket_permissions is None,
         )
+        await self._acted("token.created", token=token.id)
+        return documents.token(token, self._base, secret=secret)
+
+    async def refresh_token(self, token_id: str) -> Document:
+        token, secret = await self._engine.catalog.refresh_token(self._project.id, token_id)
+        await self._acted("token.refreshed", token=token_id)
         return documents.token(token, self._base, secret=secret)
 
     async def revoke_token(self, token_id: str) -> None:
         await self._engine.catalog.revoke_token(self._project.id, token_id)
+        await self._acted("token.revoked", token=token_id)
+
+    async def projects(self) -> list[Document]:
+        return [documents.project(each) for each in await self._engine.catalog.projects()]
+
+    async def create_project(self, name: str, features: Sequence[str]) -> Document:
+        catalog = self._engine.catalog
+        made = await catalog.create_project(name, features=[*FIRST_FEATURES, *features])
+        token, secret = await catalog.create_token(made.id, "admin", Role.ADMIN)
+        await self._acted("project.created", project=made.id, token=token.id)
+        return {**documents.project(made), "token": secret}
+
+    async def audit(self, wanted: AuditFilter) -> list[Document]:
+        query = AuditQuery(
+            project=None if wanted.everything else self._project.id,
+            kind=wanted.kind,
+            token_id=wanted.token,
+            since=_moment("since", wanted.since),
+            limit=wanted.limit,
+        )
+        return [documents.audit_entry(each) for each in await self._engine.audit.entries(query)]
+
+    async def _acted(self, kind: str, **subject: str) -> None:
+        """Write into the audit log what was done here, without a token."""
+        await self._engine.audit.record(
+            AuditEntry(kind, self._project.id, token_description=DESCRIPTION, subject=subject)
+        )
 
     async def branches(self) -> list[Document]:
         found = await self._engine.catalog.branches(self._project.id)

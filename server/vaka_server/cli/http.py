@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from vaka.errors import (
 from vaka.models.event import Event
 from vaka_server.cli.client import (
     Act,
+    AuditFilter,
     Client,
     Document,
     JobFilter,
@@ -319,10 +320,33 @@ class HttpClient(Client):
             body["expiresIn"] = wanted.expires_in
         if wanted.component_access is not None:
             body["componentAccess"] = list(wanted.component_access)
+        if wanted.bucket_permissions is not None:
+            body["bucketPermissions"] = dict(wanted.bucket_permissions)
         return _object(await self._json("POST", "/v2/storage/tokens", json=body))
 
     async def revoke_token(self, token_id: str) -> None:
-        await self._json("DELETE", f"/v2/storage/tokens/{_segment(token_id)}")
+        await self._json("DELETE", f"/v2/storage/tokens/{_segment(token_id)}?force=1")
+
+    async def refresh_token(self, token_id: str) -> Document:
+        return _object(await self._json("POST", f"/v2/storage/tokens/{_segment(token_id)}/refresh"))
+
+    async def projects(self) -> list[Document]:
+        return _list(await self._json("GET", "/vaka/projects"))
+
+    async def create_project(self, name: str, features: Sequence[str]) -> Document:
+        body = {"name": name, "features": list(features)}
+        return _object(await self._json("POST", "/vaka/projects", json=body))
+
+    async def audit(self, wanted: AuditFilter) -> list[Document]:
+        query: dict[str, Any] = {
+            "kind": wanted.kind,
+            "token": wanted.token,
+            "since": wanted.since,
+            "all": "1" if wanted.everything else None,
+            "limit": wanted.limit,
+        }
+        given = {name: value for name, value in query.items() if value is not None}
+        return _list(await self._json("GET", "/vaka/audit", params=given))
 
     async def branches(self) -> list[Document]:
         return _list(await self._json("GET", "/vaka/branches"))
