@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,9 +20,13 @@ from tests.clients.site import Account, Site, tail
 TIME_LIMIT = 90.0
 """Seconds for one command: starting takes the program longer than most commands."""
 PROMPT = b"kbagent > "
+ALIAS = "alpha"
+PROJECT = ("--project", ALIAS)
+"""What each command is told."""
 SETTINGS = {
     "KBAGENT_AUTO_UPDATE": "false",
     "KBAGENT_SKIP_UPDATE": "1",
+    "KBAGENT_DISABLE_TELEMETRY": "1",
     "TERM": "dumb",
     "NO_COLOR": "1",
     "COLUMNS": "200",
@@ -55,6 +60,12 @@ class Kbagent:
 
     def __enter__(self) -> Self:
         return self
+
+    @cached_property
+    def added(self) -> Done:
+        """How adding the project went; it is done once, before anything else is asked."""
+        words = ("project", "add", *PROJECT, "--url", self.site.url, "--token", self.account.token)
+        return self.run(*words, settings={"KBAGENT_DISABLE_TELEMETRY": ""})
 
     def __exit__(self, *_: object) -> None:
         if self._shell is not None:
@@ -96,7 +107,18 @@ class Kbagent:
         error: dict[str, Any] = document["error"]
         return error
 
+    def until_job(self, job: str, statuses: set[str]) -> dict[str, Any]:
+        """A job once it has one of these states."""
+        until = time.monotonic() + TIME_LIMIT
+        while True:
+            found: dict[str, Any] = self.ask("job", "detail", *PROJECT, "--job-id", job)
+            if found["status"] in statuses:
+                return found
+            assert time.monotonic() < until, found
+
     def _answer(self, words: tuple[str, ...]) -> dict[str, Any]:
+        if self.added.code != 0:
+            pytest.fail(f"the project could not be added: {self.added}", pytrace=False)
         if self._shell is None:
             self._shell = Conversation(
                 [*self._command, "repl"], self._environment, self.folder, "kbagent"

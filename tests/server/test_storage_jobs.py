@@ -173,8 +173,6 @@ async def test_who_asks_for_a_job_under_way_is_answered_at_its_end(
     async def ask() -> None:
         answers.append(await jobs.site.get(path))
 
-    monkeypatch.setattr(operations, "wait", waits)
-
     monkeypatch.setattr(routes.jobs, "PATIENCE", 0.0)
     assert (await jobs.site.get(path))["status"] == "processing"
     monkeypatch.setattr(operations, "wait", waits)
