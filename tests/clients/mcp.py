@@ -57,6 +57,16 @@ class Mcp:
         assert result.get("isError"), result
         return "\n".join(part.get("text", "") for part in result["content"])
 
+    def until_job(self, job: str) -> dict[str, Any]:
+        """A job once it has ended."""
+        until = time.monotonic() + TIME_LIMIT
+        while True:
+            answer = self.call("get_jobs", job_ids=[job])
+            (found,) = answer.get("result", answer)["jobs"]
+            if found["is_finished"]:
+                return dict(found)
+            assert time.monotonic() < until, found
+
     def _ask(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         if self._conversation is None:
             self._conversation = Conversation(

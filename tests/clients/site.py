@@ -200,7 +200,7 @@ STORED_COMPONENTS = (
     plain_component("ex-generic-v2", "extractor"),
     plain_component("keboola.variables", "other"),
     plain_component("keboola.orchestrator", "other"),
-    plain_component("keboola.flow", "other"),
+    plain_component("keboola.flow", "other", configurationSchema={"type": "object"}),
     plain_component("keboola.mcp-server-tool", "other"),
     plain_component("keboola.snowflake-transformation", "transformation"),
 )

@@ -92,11 +92,12 @@ def test_a_table_is_defined(kbagent: Kbagent) -> None:
     assert made["id"] == "in.c-typed"
     columns = ("--column", "id:INTEGER", "--column", "name:STRING", "--primary-key", "id")
 
-    kbagent.ask("storage", "create-table", *PROJECT, "--bucket-id", "in.c-typed", "--name", "t")
+    words = ("storage", "create-table", *PROJECT, "--bucket-id", "in.c-typed", "--name", "t")
+    kbagent.ask(*words, *columns)
 
     detail = kbagent.ask("storage", "table-detail", *PROJECT, "--table-id", "in.c-typed.t")
     assert detail["primary_key"] == ["id"]
-    assert [each["name"] for each in detail["column_details"]] == ["id", "name"], columns
+    assert [each["name"] for each in detail["column_details"]] == ["id", "name"]
 
 
 @pytest.mark.scenario("storage-api", 83)
@@ -227,7 +228,7 @@ def test_a_job_writes_a_table(kbagent: Kbagent) -> None:
     assert table["rows_count"] == 2
     shown = kbagent.ask("job", "detail", *PROJECT, "--job-id", job["id"], "--log-tail-lines", "20")
     assert shown["result"]["output"]["tables"][0]["id"] == "out.c-job.words"
-    assert "tables were written" in json.dumps(shown)
+    assert "tables were written" in json.dumps(shown["logTail"])
     listed = kbagent.ask("job", "list", *PROJECT, *config)
     assert [each["id"] for each in listed["jobs"]] == [job["id"]]
 
@@ -240,9 +241,11 @@ def test_a_failed_job_says_what_its_component_said(kbagent: Kbagent) -> None:
     done = kbagent.run("job", "run", *PROJECT, *config, "--wait", "--log-tail-lines", "20")
 
     assert done.code != 0
-    told = json.dumps(done.document)
-    assert "The source is not there." in told
-    assert "looking for it" in told
+    assert "The source is not there." in done.document["error"]["message"]
+    (job,) = kbagent.ask("job", "list", *PROJECT, *config)["jobs"]
+    shown = kbagent.ask("job", "detail", *PROJECT, "--job-id", job["id"], "--log-tail-lines", "20")
+    assert shown["status"] == "error"
+    assert "looking for it" in json.dumps(shown["logTail"])
 
 
 @pytest.mark.scenario("storage-api", 111)
