@@ -34,7 +34,7 @@ async def say_of_bucket(call: Call, bucket: str) -> Response:
     """`POST /v2/storage/buckets/{id}/metadata`."""
     call.check_bucket(bucket, write=True)
     given = await call.fields(code=_STRUCTURE)
-    provider, said = _provider(given), _entries(given.get("metadata"), "metadata")
+    provider, said = _provider(given), entries(given.get("metadata"), "metadata")
     tables = call.engine.storage.tables
     with named(call, bucket=bucket):
         await tables.bucket(call.scope, bucket)
@@ -63,7 +63,7 @@ async def say_of_table(call: Call, table: str) -> Response:
     given = await call.fields(code=_STRUCTURE)
     provider, columns = _provider(given), _of_columns(given.get("columnsMetadata"))
     has_own = "metadata" in given or not columns
-    said = _entries(given.get("metadata"), "metadata") if has_own else {}
+    said = entries(given.get("metadata"), "metadata") if has_own else {}
     known = await found(call, table)
     _check_columns(known, columns)
     with named(call, table=table):
@@ -95,7 +95,7 @@ async def say_of_column(call: Call, column: str) -> Response:
     table, _, name = column.rpartition(".")
     call.check_bucket(bucket_of(table), write=True)
     given = await call.fields(code=_STRUCTURE)
-    provider, said = _provider(given), _entries(given.get("metadata"), "metadata")
+    provider, said = _provider(given), entries(given.get("metadata"), "metadata")
     await _of_column(call, table, name)
     with named(call, table=table):
         await call.engine.storage.tables.write_metadata(
@@ -144,7 +144,7 @@ def _provider(given: Fields) -> str:
     return provider
 
 
-def _entries(value: Any, path: str) -> Said:
+def entries(value: Any, path: str) -> Said:
     """Keys and values of a list of objects."""
     if not isinstance(value, list) or not value:
         raise Refused(

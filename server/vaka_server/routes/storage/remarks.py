@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from vaka_server import documents
 from vaka_server.access import Access
-from vaka_server.fields import Fields
-from vaka_server.problems import Refused
 from vaka_server.route import Call, Response, Route
 from vaka_server.routes.storage.configurations import CONFIG
-
-_KEY: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,255}")
-_MOST: Final = 10_000
-"""Entries of one request."""
+from vaka_server.routes.storage.metadata import entries
 
 
 async def config_metadata(call: Call, component: str, config: str) -> Response:
@@ -57,7 +49,7 @@ async def _list(call: Call, component: str | None = None, config: str | None = N
 
 async def _put(call: Call, component: str | None = None, config: str | None = None) -> Response:
     _check(call, component)
-    values = given_metadata(await call.fields())
+    values = entries((await call.fields()).get("metadata"), "metadata")
     found = await call.engine.catalog.put_metadata(
         call.project.id, values, component_id=component, config_id=config, branch=call.branch
     )
@@ -77,36 +69,6 @@ async def _delete(
 def _check(call: Call, component: str | None) -> None:
     if component is not None:
         call.check_component(component)
-
-
-def given_metadata(given: Fields) -> dict[str, str]:
-    """The keys and values that a body says of something; the last one of a key counts.
-
-    Raises:
-        Refused: it is no list of objects, or a key cannot be one.
-    """
-    entries = given.get("metadata")
-    if not isinstance(entries, list) or not entries or len(entries) > _MOST:
-        raise _structure(f"must be a list of 1 to {_MOST} objects with key and value")
-    values: dict[str, str] = {}
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not {"key", "value"} <= set(entry):
-            raise _structure(f"{index} must be an object with key and value")
-        key, value = entry["key"], entry["value"]
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise Refused(
-                400,
-                f"metadata: {index}: a key has 1 to 255 letters, digits and characters of _.:/-",
-                code="storage.metadata.invalidKey",
-            )
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise _structure(f"{index}: the value must be a text")
-        values[key] = str(value)
-    return values
-
-
-def _structure(what: str) -> Refused:
-    return Refused(400, f"metadata: {what}.", code="storage.metadata.invalidStructure")
 
 
 _OF_CONFIG = f"{CONFIG}/metadata"
