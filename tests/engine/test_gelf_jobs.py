@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 from pydantic import ValidationError
+from tests.keys import KEY_RING
 
 from vaka import Engine, EngineConfig, Event, Job, JobSpec, Outcome, Status
 from vaka.actors.listeners import LABEL_GELF, MOST_CONNECTIONS
@@ -146,7 +147,8 @@ def host() -> FakeHost:
 
 @pytest.fixture
 async def bench(host: FakeHost, tmp_path: Path) -> Any:
-    async with Engine(EngineConfig(home=tmp_path / "home"), plugins=[plugin(host)]) as engine:
+    config = EngineConfig(home=tmp_path / "home", key_ring_document=KEY_RING)
+    async with Engine(config, plugins=[plugin(host)]) as engine:
         yield Bench(engine, host)
 
 
