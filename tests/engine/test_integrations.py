@@ -313,6 +313,7 @@ async def run_with(engine: Engine, oauth_api: Any, *, token: str | None = "the-t
     return job
 
 
+@pytest.mark.scenario("runner", 229)
 @pytest.mark.scenario("runner", 230)
 @pytest.mark.scenario("runner", 231)
 @pytest.mark.scenario("runner", 232)
