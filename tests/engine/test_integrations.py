@@ -137,8 +137,8 @@ async def test_a_container_sees_a_configuration_without_placeholders(
         'Replaced values for variables: "foo".',
     ]
     assert outcome.result["variables"] == [
-        {"name": "vault.x", "value": "from the vault"},
         {"name": "vault.s", "value": "[hidden]"},
+        {"name": "vault.x", "value": "from the vault"},
         {"name": "foo", "value": 'say "hi"\n'},
     ]
     assert logged == ["quoted: [hidden]"]
