@@ -106,6 +106,9 @@ class EngineConfig(Model):
     """How long one of them may take."""
     operation_age: Annotated[float, Field(ge=0)] | None = 2_592_000.0
     """How long it is shown after its end; None: for ever."""
+    client_event_age: Annotated[float, Field(ge=0)] | None = 7_776_000.0
+    """How long an event that a client sent is kept; None: for ever. A project never has more than
+    100,000."""
     pull_attempts: Annotated[int, Field(ge=1)] = 5
     """Tries to pull an image (runner.md section 10.5)."""
     pull_timeout: Seconds = 3600.0

@@ -57,6 +57,7 @@ from vaka.actors.reconciler import reconcile_forever
 from vaka.actors.reencryption import LegacyFamily, Reencryption
 from vaka.actors.services import Services
 from vaka.actors.stages import image_definition
+from vaka.actors.triggers import Triggers
 from vaka.audit import AuditLog
 from vaka.config import EngineConfig
 from vaka.encryption import Encryption, plain_secrets
@@ -73,6 +74,7 @@ from vaka.errors import (
 )
 from vaka.hooks import Catalog, ContainerRuntime, MappingBackend, Resource
 from vaka.models.ciphers import Scope, is_cipher
+from vaka.models.client_event import ClientEvent, ClientEventQuery, NewClientEvent
 from vaka.models.component import ComponentDefinition
 from vaka.models.event import Event
 from vaka.models.garbage import GarbagePlan, GarbageReport
@@ -164,6 +166,10 @@ class Job:
         """
         return _Events(self, after, follow)
 
+    async def last_seq(self) -> int:
+        """Number of the job's last event so far, 0 when it has none."""
+        return await self.store.last_seq(self.id)
+
     async def cancel(self, by: Mapping[str, Any] | None = None) -> JobRecord:
         """Ask the job to end, and return at once: `wait` returns when it has.
 
@@ -223,6 +229,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._dispatcher: Dispatcher | None = None
         self._actions: Actions | None = None
         self._operations: Operations | None = None
+        self._triggers: Triggers | None = None
         self._told: dict[tuple[str, str], tuple[float, object]] = {}
 
     # -- lifetime ------------------------------------------------------------------------------
@@ -290,8 +297,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 tokens={},
                 encryption=encryption,
                 audit=AuditLog(store),
+                imported=self._imported,
             )
             self._parts = services
+            self._triggers = Triggers(store, catalog, self.submit)
             self._operations = Operations(services)
             if not await catalog.projects():
                 await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)
@@ -434,6 +443,34 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         if self._operations is None:
             raise _not_open()
         return self._operations
+
+    @property
+    def triggers(self) -> Triggers:
+        """What runs configurations when tables were loaded."""
+        if self._triggers is None:
+            raise _not_open()
+        return self._triggers
+
+    async def _imported(self, project: str, table_ids: Sequence[str]) -> None:
+        await self.triggers.imported(project, table_ids)
+
+    # -- clients' events, tickets ----------------------------------------------------------------
+
+    async def ticket(self) -> int:
+        """A number above all that were given before, by any engine on the same store."""
+        return await self.services.store.ticket()
+
+    async def add_event(self, new: NewClientEvent) -> ClientEvent:
+        """Keep what a client says has happened."""
+        return await self.services.store.add_client_event(new)
+
+    async def event(self, event_id: int, *, project: str) -> ClientEvent:
+        """One event that a client sent; `NotFound` when `project` has none such."""
+        return await self.services.store.client_event(event_id, project)
+
+    async def events(self, query: ClientEventQuery) -> list[ClientEvent]:
+        """The events of clients that match, newest first."""
+        return await self.services.store.client_events(query)
 
     # -- jobs ----------------------------------------------------------------------------------
 

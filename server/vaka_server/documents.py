@@ -25,6 +25,8 @@ from vaka.models.catalog import (
     VaultVariable,
     Workspace,
 )
+from vaka.models.client_event import ClientEvent
+from vaka.models.event import Event
 from vaka.models.job import JobRecord, StageRecord
 from vaka.models.operation import NO_TRANSFER, Done, Operation
 from vaka.models.storage import (
@@ -36,6 +38,7 @@ from vaka.models.storage import (
     SnapshotDetail,
     TableDetail,
 )
+from vaka.models.trigger import Trigger
 
 Document = dict[str, Any]
 
@@ -806,6 +809,102 @@ def attachment(name: str) -> str:
     """The header that makes a browser keep a file, under its name, instead of showing it."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
+
+
+def client_event(value: ClientEvent, base: str) -> Document:
+    """An event that a client sent (storage-api.md section 11.1)."""
+    said = value.said
+    names = ("ext", said.component, said.configuration_id)
+    return {
+        "id": str(value.id),
+        "uuid": value.uuid,
+        "event": ".".join(name for name in names if name),
+        "component": said.component,
+        "message": said.message,
+        "description": said.description,
+        "type": said.type,
+        "runId": said.run_id,
+        "created": storage_moment(value.created),
+        "configurationId": said.configuration_id,
+        "params": dict(said.params),
+        "results": dict(said.results),
+        "performance": {} if said.duration is None else {"duration": said.duration},
+        "token": {"id": said.token_id, "name": said.token_description},
+        "idBranch": said.branch,
+        "uri": f"{base}/v2/storage/events/{value.id}",
+        "objectId": None,
+        "objectType": None,
+        "attachments": [],
+    }
+
+
+def job_event(value: Event, record: JobRecord, base: str) -> Document:
+    """What happened in a job, as an event of Storage."""
+    event_id = f"{record.id}.{value.seq}"
+    types = {"warn": "warn", "error": "error"}
+    return {
+        "id": event_id,
+        "uuid": event_id,
+        "event": f"ext.{record.component}.{record.config or ''}".rstrip("."),
+        "component": record.component,
+        "message": value.message,
+        "description": "",
+        "type": types.get(value.level, "info"),
+        "runId": record.run_id,
+        "created": storage_moment(value.time),
+        "configurationId": record.config or "",
+        "params": {"kind": value.kind, "level": value.level},
+        "results": dict(value.data),
+        "performance": {},
+        "token": {"id": record.token_id, "name": record.token_description},
+        "idBranch": record.spec.get("branch"),
+        "uri": f"{base}/v2/storage/events/{event_id}",
+        "objectId": None,
+        "objectType": None,
+        "attachments": [],
+    }
+
+
+def operation_event(value: Operation, base: str) -> Document:
+    """A storage job that has ended, as an event of the table or bucket that it was about."""
+    failed = value.error is not None
+    message = value.error.message if value.error is not None else f"{value.kind} has ended."
+    return {
+        "id": str(value.id),
+        "uuid": str(value.id),
+        "event": f"storage.{value.kind}{'Failed' if failed else 'Done'}",
+        "component": "storage",
+        "message": message,
+        "description": "",
+        "type": "error" if failed else "success",
+        "runId": value.run_id,
+        "created": storage_moment(value.ended),
+        "configurationId": "",
+        "params": dict(value.params),
+        "results": {},
+        "performance": {},
+        "token": {"id": value.token_id, "name": value.token_description},
+        "idBranch": value.branch,
+        "uri": f"{base}/v2/storage/jobs/{value.id}",
+        "objectId": value.table_id,
+        "objectType": "table",
+        "attachments": [],
+    }
+
+
+def trigger(value: Trigger) -> Document:
+    """A trigger (storage-api.md section 11.2)."""
+    wanted = value.wanted
+    return {
+        "id": str(value.id),
+        "runWithTokenId": number(wanted.run_with_token_id),
+        "component": wanted.component,
+        "configurationId": wanted.config,
+        "lastRun": storage_moment(value.last_run or value.created),
+        "coolDownPeriodMinutes": wanted.cool_down_minutes,
+        "creatorToken": {"id": wanted.token_id, "description": wanted.token_description},
+        "tables": [{"tableId": table} for table in wanted.tables],
+    }
 
 
 def storage_job(value: Operation, base: str, *, backend: str) -> Document:

@@ -876,3 +876,73 @@ class QueueJob(Schema):
 class JobGroup(Schema):
     group: Object
     jobs: list[QueueJob]
+
+
+class NewStorageEvent(Schema):
+    component: str
+    message: str
+    type: Literal["info", "success", "warn", "error"] = "info"
+    description: str | None = None
+    configuration_id: Scalar | None = None
+    run_id: Scalar | None = None
+    params: Object | str | None = None
+    results: Object | str | None = None
+    duration: int | None = None
+
+
+class StorageEventCreated(Schema):
+    id: str
+    uuid: str
+
+
+class StorageEvent(Schema):
+    id: str
+    uuid: str
+    event: str
+    component: str
+    message: str
+    description: str
+    type: Literal["info", "success", "warn", "error"]
+    run_id: str | None
+    created: Time
+    configuration_id: str
+    params: Object
+    results: Object
+    performance: Object
+    token: Object
+    id_branch: Scalar | None
+    uri: str
+    object_id: str | None
+    object_type: str | None
+    attachments: list[Any]
+
+
+class NewTrigger(Schema):
+    component: str
+    configuration_id: Scalar
+    table_ids: Strings
+    cool_down_period_minutes: int
+    run_with_token_id: Scalar
+
+
+class TriggerChanges(Schema):
+    component: str | None = None
+    configuration_id: Scalar | None = None
+    table_ids: Strings | None = None
+    cool_down_period_minutes: int | None = None
+    run_with_token_id: Scalar | None = None
+
+
+class Trigger(Schema):
+    id: str
+    run_with_token_id: int | str
+    component: str
+    configuration_id: str
+    last_run: Time
+    cool_down_period_minutes: int
+    creator_token: Object
+    tables: list[Object]
+
+
+class Ticket(Schema):
+    id: str

@@ -121,6 +121,11 @@ class FakeAudit:
         self.entries.append(entry)
 
 
+class NoTriggers:
+    async def list(self, project: str) -> tuple[()]:
+        return ()
+
+
 class FakeEngine:
     """Keeps what is submitted, and fails when it is told to."""
 
@@ -129,6 +134,7 @@ class FakeEngine:
         self.catalog = FakeCatalog()
         self.plugins = self
         self.storage: Any = None
+        self.triggers = NoTriggers()
         self.audit = FakeAudit()
         self.records: dict[int, JobRecord] = {}
         self.history: list[Event] = []

@@ -178,6 +178,8 @@ class JobActor:
                 elif result is not None:
                     is_skipped = self._plan is not None and self._plan.is_skipped
                     status = Status.WARNING if is_skipped else Status.SUCCESS
+                    tables = [table["id"] for table in result["output"]["tables"]]
+                    await self._services.imported(self.record.project, tables)
                     await self._finish(events, status, result)
                 elif not self._abandoned:
                     await self._finish(

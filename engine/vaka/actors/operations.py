@@ -28,7 +28,7 @@ from vaka.errors import (
     storage_code,
 )
 from vaka.models.operation import Done, NewOperation, Operation, OperationError, OperationQuery
-from vaka.operations import HANDLERS, Work
+from vaka.operations import HANDLERS, IMPORTS, Work
 from vaka.store import Fence
 
 log = logging.getLogger(__name__)
@@ -182,14 +182,18 @@ class Operations:
                 scope.cancel()
 
     async def _sweep(self) -> None:
-        """Forget what ended long ago, now and then."""
-        config = self._services.config
-        while config.operation_age is not None:
-            before = self._services.now() - timedelta(seconds=config.operation_age)
-            while await self._patiently(
-                partial(self._store.forget_operations, before, SWEPT_AT_ONCE)
-            ):
-                pass
+        """Forget what ended, or was said, long ago, now and then."""
+        config, store = self._services.config, self._store
+        kinds = (
+            (config.operation_age, store.forget_operations),
+            (config.client_event_age, store.forget_client_events),
+        )
+        while True:
+            for age, forget in kinds:
+                if age is not None:
+                    before = self._services.now() - timedelta(seconds=age)
+                    while await self._patiently(partial(forget, before, SWEPT_AT_ONCE)):
+                        pass
             await trio.sleep(SWEEP_INTERVAL)
 
     # -- one operation -------------------------------------------------------------------------
@@ -223,6 +227,19 @@ class Operations:
                 await trio.to_thread.run_sync(_remove, folder)
 
     async def _handle(self, operation: Operation, folder: Path) -> Done:
+        done = await self._done(operation, folder)
+        if operation.kind in IMPORTS and operation.table_id is not None:
+            while not await self._patiently(partial(self._tell, operation)):
+                pass
+        return done
+
+    async def _tell(self, operation: Operation) -> bool:
+        """Say that its table was loaded; True once that is done."""
+        assert operation.table_id is not None  # noqa: S101 - of an import
+        await self._services.imported(operation.project, [operation.table_id])
+        return True
+
+    async def _done(self, operation: Operation, folder: Path) -> Done:
         if operation.attempt > MOST_ATTEMPTS:
             raise UserError(
                 f"The operation was begun {MOST_ATTEMPTS} times, and the server ended over it each "

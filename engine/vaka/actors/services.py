@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -45,6 +45,8 @@ class Services:
     are in memory only, because nothing may write them down in the clear."""
     encryption: Encryption
     audit: AuditLog
+    imported: Callable[[str, Sequence[str]], Awaitable[None]]
+    """To be called with a project and ids of tables that were loaded, before that is said anywhere."""
     registry_tokens: dict[str, tuple[float, RegistryAuth]] = field(default_factory=dict)
     """By registry: when a token was given, on Trio's clock, and what to log in with."""
     seen_images: dict[tuple[str, str], tuple[float, ImageInfo]] = field(default_factory=dict)

@@ -123,6 +123,8 @@ class OperationQuery:
     statuses: tuple[OperationStatus, ...] = ()
     kinds: tuple[str, ...] = ()
     table_id: str | None = None
+    bucket_id: str | None = None
+    """Of any table of it."""
     run_id: str | None = None
     token_id: str | None = None
     created_since: datetime | None = None

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from vaka.errors import StoreUnavailable
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a test compares it with the files."""
 VERSION_TABLE = "store_version"
 

@@ -241,6 +241,10 @@ def _conditions(query: OperationQuery) -> Iterable[sa.ColumnElement[bool]]:
         yield table.c.kind.in_(query.kinds)
     if query.table_id is not None:
         yield table.c.table_id == query.table_id
+    if query.bucket_id is not None:
+        # "/" is what comes after "."
+        yield table.c.table_id >= f"{query.bucket_id}."
+        yield table.c.table_id < f"{query.bucket_id}/"
     if query.run_id is not None:
         yield table.c.run_id == query.run_id
     if query.token_id is not None:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from vaka._supervision import leaves
 from vaka.errors import StoreUnavailable
 from vaka.models.audit import AuditEntry, AuditQuery
+from vaka.models.client_event import ClientEvent, ClientEventQuery, NewClientEvent
 from vaka.models.event import Event, Lines
 from vaka.models.job import Cause, JobQuery, JobRecord, Phase, StageRecord, Status
 from vaka.models.operation import (
@@ -24,8 +25,10 @@ from vaka.models.operation import (
     OperationError,
     OperationQuery,
 )
+from vaka.models.trigger import NewTrigger, Trigger, TriggerChanges
 from vaka.store import (
     _audit,
+    _client_events,
     _events,
     _housekeeping,
     _journal,
@@ -33,6 +36,7 @@ from vaka.store import (
     _queue,
     _records,
     _statistics,
+    _triggers,
 )
 from vaka.store._database import Database, Transaction
 from vaka.store._watch import Hub, Watch, listen
@@ -578,6 +582,56 @@ class JobStore:
         return await self._writer.write(
             partial(_operations.forget, before=before, limit=limit), queue=True
         )
+
+    # -- triggers, clients' events, tickets --------------------------------------------------------
+
+    async def ticket(self) -> int:
+        """A number above all that the store has given before, whichever engine asked."""
+        return await self._writer.write(lambda tx: next(tx.ids), ids=1)
+
+    async def add_trigger(self, new: NewTrigger) -> Trigger:
+        """Keep a trigger; `Overloaded` when the project has as many as it may."""
+        return await self._writer.write(partial(_triggers.add, new=new), ids=1)
+
+    async def change_trigger(
+        self, trigger_id: int, project: str, changes: TriggerChanges
+    ) -> Trigger:
+        """Change what is given; `NotFound` when the project has no such trigger."""
+        action = partial(_triggers.change, trigger_id=trigger_id, project=project, changes=changes)
+        return await self._writer.write(action)
+
+    async def remove_trigger(self, trigger_id: int, project: str) -> None:
+        """Forget a trigger; `NotFound` when the project has no such one."""
+        await self._writer.write(partial(_triggers.remove, trigger_id=trigger_id, project=project))
+
+    async def mark_trigger(self, trigger: Trigger, now: datetime) -> None:
+        """Write down that a trigger ran, unless it has run since it was read."""
+        action = partial(_triggers.mark, trigger_id=trigger.id, before=trigger.last_run, now=now)
+        await self._writer.write(action)
+
+    async def trigger(self, trigger_id: int, project: str) -> Trigger:
+        """One trigger; `NotFound` when the project has none such."""
+        return await self._read(_triggers.one, trigger_id, project)
+
+    async def triggers(self, project: str) -> list[Trigger]:
+        """All triggers of a project, oldest first."""
+        return await self._read(_triggers.of_project, project)
+
+    async def add_client_event(self, new: NewClientEvent) -> ClientEvent:
+        """Keep an event; of a project that has very many, its oldest ones go."""
+        return await self._writer.write(partial(_client_events.add, new=new), ids=1)
+
+    async def client_event(self, event_id: int, project: str) -> ClientEvent:
+        """One event; `NotFound` when the project has none such."""
+        return await self._read(_client_events.one, event_id, project)
+
+    async def client_events(self, query: ClientEventQuery) -> list[ClientEvent]:
+        """The events that match, newest first."""
+        return await self._read(_client_events.like, query)
+
+    async def forget_client_events(self, before: datetime, limit: int) -> int:
+        """Remove up to `limit` events that are older than a moment; return how many."""
+        return await self._writer.write(partial(_client_events.forget, before=before, limit=limit))
 
     # -- wake-ups --------------------------------------------------------------------------------
 

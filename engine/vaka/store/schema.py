@@ -305,3 +305,45 @@ audit = Table(
     Index("ix_audit_project", "project", "id"),
     Index("ix_audit_token", "project", "token_id", "kind"),
 )
+
+triggers = Table(
+    "triggers",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("project", Key, nullable=False, index=True),
+    Column("created", Moment, nullable=False),
+    Column("last_run", Moment),
+    Column("component", Text, nullable=False),
+    Column("config", Text, nullable=False),
+    Column("tables", Json, nullable=False),
+    Column("run_with_token_id", Text, nullable=False),
+    Column("cool_down_minutes", Integer, nullable=False),
+    Column("token_id", Text),
+    Column("token_description", Text),
+)
+
+client_events = Table(
+    "client_events",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("uuid", Text, nullable=False),
+    Column("created", Moment, nullable=False, index=True),
+    Column("project", Key, nullable=False),
+    Column("component", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("configuration_id", Text, nullable=False),
+    Column("run_id", Key),
+    # what comes after the last dot of it
+    Column("run_tail", Key),
+    Column("params", Json, nullable=False),
+    Column("results", Json, nullable=False),
+    Column("duration", BigInteger),
+    Column("branch", Text),
+    Column("token_id", Text),
+    Column("token_description", Text),
+)
+Index("ix_client_events_project", client_events.c.project, client_events.c.id)
+Index("ix_client_events_run", client_events.c.run_id, client_events.c.id)
+Index("ix_client_events_tail", client_events.c.run_tail, client_events.c.id)

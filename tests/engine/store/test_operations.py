@@ -193,6 +193,8 @@ async def test_a_list_is_newest_first_and_filtered(store: JobStore, clock: Clock
     assert await listed() == [5, 4, 3, 2, 1, 0]
     assert await listed(limit=2, offset=1) == [4, 3]
     assert await listed(table_id="in.c-a.t1") == [5, 3, 1]
+    assert await listed(bucket_id="in.c-a") == [5, 4, 3, 2, 1, 0]
+    assert await listed(bucket_id="in.c") == []
     assert await listed(kinds=("tableExport",)) == [5]
     assert await listed(run_id="r3") == [3]
     assert await listed(token_id="2") == [2]

@@ -6,6 +6,7 @@ from vaka_server.routes.storage import (
     buckets,
     components,
     configurations,
+    events,
     files,
     index,
     jobs,
@@ -15,6 +16,7 @@ from vaka_server.routes.storage import (
     search,
     tables,
     tokens,
+    triggers,
     workspaces,
 )
 
@@ -29,6 +31,8 @@ ROUTES = (
     *buckets.ROUTES,
     *tables.ROUTES,
     *metadata.ROUTES,
+    *events.ROUTES,
+    *triggers.ROUTES,
     *branches.ROUTES,
     *components.ROUTES,
     *configurations.ROUTES,

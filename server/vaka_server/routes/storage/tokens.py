@@ -88,11 +88,18 @@ async def revoke(call: Call, token_id: str) -> Response:
         raise Refused(400, "A token cannot revoke itself.")
     if found.is_master and not call.query.flag("force"):
         raise Refused(400, "A master token is not deleted without force=1.")
+    await _refuse_used(call, token_id)
     try:
         await call.engine.catalog.revoke_token(call.project.id, token_id)
     finally:
         call.gate.tokens_changed()
     return Response(b"", 204)
+
+
+async def _refuse_used(call: Call, token_id: str) -> None:
+    for trigger in await call.engine.triggers.list(call.project.id):
+        if trigger.wanted.run_with_token_id == token_id:
+            raise Refused(400, f"The token is used by trigger {trigger.id}; delete that first.")
 
 
 async def refresh(call: Call, token_id: str) -> Response:
