@@ -150,13 +150,13 @@ def kept(site: Site) -> list[Path]:
 
 @pytest.fixture
 async def limited(site: Site) -> str:
-    """The secret of a token that has one bucket only."""
+    """The secret of a token that sees its own files only."""
     project = (await site.engine.catalog.projects())[0]
     _, secret = await site.engine.catalog.create_token(
         project.id,
         "limited",
         Role.ADMIN,
-        bucket_permissions={"in.c-a": "write"},
+        can_read_all_file_uploads=False,
     )
     return secret
 
