@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -12,6 +13,8 @@ from vaka.errors import StoreUnavailable
 HEAD = "0005"
 """The newest migration; a test compares it with the files."""
 VERSION_TABLE = "store_version"
+_migrating = Lock()
+"""Alembic keeps what it migrates in its own module: a process can migrate one database at a time."""
 
 
 def migrate(connection: Connection, name: str) -> None:
@@ -36,7 +39,8 @@ def migrate(connection: Connection, name: str) -> None:
             f"The job store {name} has schema {current}, which is newer than this version of vaka "
             f"(it knows up to {HEAD}); install the newer version, or use another store."
         )
-    command.upgrade(config, "head")
+    with _migrating:
+        command.upgrade(config, "head")
 
 
 def _current(connection: Connection) -> str | None:

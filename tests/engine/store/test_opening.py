@@ -143,3 +143,13 @@ async def test_a_store_of_something_else_is_not_damaged(tmp_path: Path) -> None:
 def test_a_url_that_cannot_be_is_refused(url: str, told: str) -> None:
     with pytest.raises(StoreUnavailable, match=told):
         JobStore(url)
+
+
+async def test_stores_of_one_process_are_made_at_the_same_time(tmp_path: Path) -> None:
+    async def make(name: str) -> None:
+        async with JobStore(f"sqlite:///{tmp_path / name}") as store:
+            assert (await store.counts()) is not None
+
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(make, f"{number}.db")
