@@ -40,6 +40,7 @@ from vaka.encryption import unnamed_secrets
 from vaka.errors import (
     CipherRefused,
     Conflict,
+    ContainerLost,
     MappingFailed,
     NotFound,
     StoreUnavailable,
@@ -48,7 +49,7 @@ from vaka.errors import (
 )
 from vaka.masking import Masker
 from vaka.models.component import ComponentDefinition
-from vaka.models.job import Cause, CauseKind, JobRecord, JobSpec, Phase, Status
+from vaka.models.job import Cause, CauseKind, JobRecord, JobSpec, Phase, StageStatus, Status
 from vaka.store import Fence, LeaseLost
 
 log = logging.getLogger(__name__)
@@ -363,6 +364,7 @@ class JobActor:
             document = dict(journal[VERDICT])
             so_far = document.pop(SO_FAR)
             raise AlreadyFailed(Verdict.from_json(document), so_far)
+        record = self.record = await self._taken_over(journal, events)
         branch = await job_branch(services.catalog, services.storage, project, spec.branch)
         if record.phase is Phase.CLAIMED:
             await events.write(Entry("job.claimed", "info", f"Job {record.id} is processing."))
@@ -439,6 +441,37 @@ class JobActor:
         if cipher is None:
             return services.tokens.get(record.id)
         return await opened_token(services.encryption, cipher, record.project, record.component)
+
+    async def _taken_over(self, journal: Mapping[int, Any], events: EventLog) -> JobRecord:
+        """The record, less what must be done again because the job's folder is in another home.
+
+        Raises:
+            ContainerLost: a component has begun its work there.
+            Stopped: it has, and somebody has asked to stop it.
+        """
+        record = self.record
+        folder = job_folder(self._services.config, record.id).root
+        if record.is_fresh or await trio.to_thread.run_sync(folder.is_dir):
+            return record
+        undone = [
+            stage
+            for stage in record.stages
+            if stage.attempt == record.attempt
+            and not _is_settled(journal.get(stage.definition, {}))
+        ]
+        begun = [stage for stage in undone if stage.status is not StageStatus.PLANNED]
+        if begun and self._stop.is_set():
+            raise Stopped
+        if begun:
+            raise ContainerLost(
+                f"The engine that ran container {begun[-1].container} is gone, and {folder} is not "
+                "here: what the container has left is in the home of that engine. It was not run "
+                "again, because what a component does outside can be half done.",
+                name=begun[-1].container,
+            )
+        for stage in undone:  # it may have been created, with the other home's folders
+            await self._end_container(stage.container, events)
+        return replace(record, stages=tuple(each for each in record.stages if each not in undone))
 
     async def _main_component(self, spec: JobSpec) -> ComponentDefinition:
         if spec.component is None:
@@ -624,6 +657,11 @@ async def _open(plan: Plan, journal: Mapping[int, Any], secrets: JobSecrets) -> 
     if refusals:
         raise all_refused(refusals)
     return opened
+
+
+def _is_settled(left: Mapping[str, Any]) -> bool:
+    """Whether a definition that left this in the journal has ended, and needs its folder no more."""
+    return "output" in left or "failure" in left
 
 
 def _maintenance(faults: Sequence[BaseException]) -> UnderMaintenance | None:
