@@ -1,4 +1,4 @@
-"""`vaka serve`: an engine with the HTTP API around it, until a signal comes."""
+"""`vaka serve` and `vaka worker`: an engine, with HTTP around it or without, until a signal comes."""
 
 from __future__ import annotations
 
@@ -84,6 +84,50 @@ async def serve(
                 log.info("server.stopping", extra={"jobs": settings.shutdown})
             nursery.cancel_scope.cancel()
     log.info("server.stopped")
+
+
+async def work(
+    settings: Settings, *, ready: Callable[[], None], stop: trio.Event | None = None
+) -> None:
+    """Run the jobs that others accept, without HTTP; signals are heard as `serve` hears them.
+
+    Raises:
+        InvalidInput: nobody else can reach this engine's job store or Storage.
+        HomeInUse: another process works in the home.
+        ApplicationError: a part of the engine cannot be opened.
+    """
+    stop = stop or trio.Event()
+    check_shared(settings)
+    with home.hold(settings.home, create=True):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_watch_signals, stop)
+            async with Engine(settings.engine.model_copy(update={"worker": True})):
+                ready()
+                log.info("worker.started")
+                await stop.wait()
+                log.info("worker.stopping", extra={"jobs": settings.shutdown})
+            nursery.cancel_scope.cancel()
+    log.info("worker.stopped")
+
+
+def check_shared(settings: Settings) -> None:
+    """Return when other processes can use what these settings name.
+
+    Raises:
+        InvalidInput: they cannot; the message says what to set.
+    """
+    if settings.store_url is None:
+        raise InvalidInput(
+            "A worker runs the jobs of a server on the same job store: name the store with "
+            "VAKA_STORE_URL, here and for `vaka serve --no-worker`. Alone on a home, `vaka serve` "
+            "does both."
+        )
+    if settings.effective_storage_url.startswith("local://"):
+        raise InvalidInput(
+            "A worker cannot use the embedded Storage, whose tables belong to one process: name a "
+            "Storage that several processes can use with VAKA_STORAGE_URL, here and for `vaka serve "
+            "--no-worker`. The embedded catalog can be shared: VAKA_CATALOG_URL may be local://."
+        )
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Commands on the installation: init, serve, doctor."""
+"""Commands on the installation: init, serve, worker, doctor."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from vaka_server.cli.session import Exit, Session, command, remark, say
 
 if TYPE_CHECKING:
     from vaka import EngineConfig
+    from vaka_server.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     command(app, "init")(init)
     command(app, "serve")(serve)
+    command(app, "worker")(worker)
     command(app, "doctor")(doctor)
 
 
@@ -84,6 +86,15 @@ async def serve(
     port: Annotated[
         int | None, typer.Option(envvar="VAKA_PORT", help="Port to listen on; 0: any.")
     ] = None,
+    worker: Annotated[
+        bool | None,
+        typer.Option(
+            "--worker/--no-worker",
+            envvar="VAKA_WORKER",
+            help="Run jobs here, or leave them to `vaka worker`: then no Docker is needed.",
+            show_default="--worker",
+        ),
+    ] = None,
     log_format: Annotated[
         str | None, typer.Option(envvar="VAKA_LOG_FORMAT", help="json or text.")
     ] = None,
@@ -92,13 +103,10 @@ async def serve(
 
     The first SIGTERM or Ctrl-C stops accepting requests and ends in good order, a second one at once.
     """
-    from vaka_server import logs, settings  # noqa: PLC0415
     from vaka_server import serve as server  # noqa: PLC0415
 
-    wanted = session.settings(address=host, port=port, log_format=log_format)
-    logs.configure(wanted.log_level, wanted.log_format)
-    for name, meant in settings.unknown_variables().items():
-        server.log.warning("setting.unknown", extra={"variable": name, "meant": meant})
+    wanted = session.settings(address=host, port=port, worker=worker, log_format=log_format)
+    _configure_log(wanted)
 
     def ready(answer: server.Ready) -> None:
         document = {"url": answer.url, "pid": os.getpid(), "token": answer.secret}
@@ -110,6 +118,41 @@ async def serve(
             say(f"Admin token, shown only now: {answer.secret}")
 
     await server.serve(wanted, ready=ready)
+
+
+async def worker(
+    session: Session,
+    log_format: Annotated[
+        str | None, typer.Option(envvar="VAKA_LOG_FORMAT", help="json or text.")
+    ] = None,
+) -> None:
+    """Run the jobs that `vaka serve --no-worker` accepts, until a signal comes; no HTTP is spoken.
+
+    Both name one job store, one Storage that several processes can use, and homes of their own.
+    The first SIGTERM or Ctrl-C ends in good order, a second one at once.
+    """
+    from vaka_server import serve as server  # noqa: PLC0415
+
+    wanted = session.settings(log_format=log_format)
+    _configure_log(wanted)
+
+    def ready() -> None:
+        if session.json:
+            say(text.to_json({"pid": os.getpid()}))
+        else:
+            say("Vaka runs jobs.")
+
+    await server.work(wanted, ready=ready)
+
+
+def _configure_log(wanted: Settings) -> None:
+    """Log as the settings say, first of all about settings that are none."""
+    from vaka_server import logs, settings  # noqa: PLC0415
+    from vaka_server import serve as server  # noqa: PLC0415
+
+    logs.configure(wanted.log_level, wanted.log_format)
+    for name, meant in settings.unknown_variables().items():
+        server.log.warning("setting.unknown", extra={"variable": name, "meant": meant})
 
 
 async def doctor(session: Session) -> Exit:
