@@ -116,6 +116,10 @@ class World:
         assert "<" not in rule, f"the world has nothing for {rule}"
         if rule.endswith(("/encrypt", "/migrate", "/sync-actions/actions")):
             rule += "?componentId=C"
+        if rule.endswith("/search/tables"):
+            rule += "?metadataKey=k"
+        if route.method == "DELETE" and rule.endswith("/rows"):
+            rule += "?allowTruncate=1"
         return rule
 
     async def photograph(self) -> dict[str, Any]:
@@ -193,17 +197,31 @@ BODIES: dict[str, Any] = {
 }
 
 
+OWN_BODIES: dict[str, Any] = {
+    "swap": {"targetTableId": "in.c-b.t"},
+    "column-names": {"columnNames": ["a"]},
+    "display-name": {"displayName": "a"},
+}
+"""Bodies of routes that describe none, by the end of their path."""
+
+
 async def call(world: World, route: Route, token: str | None) -> tuple[int, Any]:
     path = world.path(route)
     body, data = None, None
-    if route.body in BODIES:
+    headers = {}
+    if route.body is None:
+        body = OWN_BODIES.get(route.rule.rpartition("/")[2])
+    elif route.body == "multipart/form-data":
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        data = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nchanged\r\n--b--\r\n'
+    elif route.body in BODIES:
         body = BODIES[route.body]
-    elif route.body is not None and "/" in route.body:
+    elif "/" in route.body:
         data = b"id,name\n9,changed\n"
         path += "?name=changed.csv" if "files" in path else ""
-    elif route.body is not None:
+    else:
         body = BODIES[route.body]
-    answer = await world.site.ask(route.method, path, body, token=token, data=data)
+    answer = await world.site.ask(route.method, path, body, token=token, data=data, headers=headers)
     return answer.status, answer.value
 
 
@@ -249,6 +267,8 @@ UNLIMITED = frozenset(
         "GET /v2/storage/tables",
         "GET /v2/storage/search/tables",
         "GET /v2/storage/shared-buckets",
+        "POST /v2/storage/webalize/column-names",
+        "POST /v2/storage/webalize/display-name",
         "GET /v2/storage/files",
         "GET /queue/jobs",
         "GET /queue/job",

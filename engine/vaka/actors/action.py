@@ -21,7 +21,7 @@ from vaka._supervision import leaves
 from vaka.actors.branch import branch_type
 from vaka.actors.container import Limits, run_container
 from vaka.actors.images import prepare_image
-from vaka.actors.job_secrets import JobSecrets
+from vaka.actors.job_secrets import JobSecrets, write_uses
 from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.listeners import heard
 from vaka.actors.output import OutputReader, sanitise, shorten
@@ -34,6 +34,7 @@ from vaka.errors import EngineError, NotFound, Overloaded, UserError
 from vaka.gelf import Unreadable
 from vaka.hooks import SpecContext
 from vaka.masking import Masker
+from vaka.models.audit import AuditEntry
 from vaka.models.catalog import Project
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration, dumps_config
@@ -156,6 +157,14 @@ class Actions:
             oauth_credentials=credentials,
             format=definition.configuration_format,
         )
+        entry = AuditEntry(
+            "secrets.decrypted",
+            spec.project,
+            spec.token_id,
+            spec.token_description,
+            subject={"action": spec.action, "component": definition.id},
+        )
+        await write_uses(opener, services.audit, entry)
         opener.hide(tokens_within(credentials))
         opener.hide(tokens_within(own_credentials(configuration)))
         return _Call(

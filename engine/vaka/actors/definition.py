@@ -22,7 +22,13 @@ from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
 from vaka.actors.images import prepare_image
-from vaka.actors.job_secrets import JobSecrets, named, tell_legacy
+from vaka.actors.job_secrets import (
+    JobSecrets,
+    job_entry,
+    named,
+    tell_legacy,
+    write_uses,
+)
 from vaka.actors.limits import ResourceLimits, resource_limits
 from vaka.actors.listeners import heard
 from vaka.actors.logs import StageLog
@@ -447,6 +453,8 @@ class DefinitionActor:
         opened = await self._secrets.opened(fetched, "authorization.oauth_api.credentials")
         self._secrets.hide(tokens_within(opened))
         await tell_legacy(self._secrets, self._events)
+        entry = job_entry(self._job.record, self._main.id)
+        await write_uses(self._secrets, self._services.audit, entry)
         return opened
 
     async def _chain(self, unit: DefinitionContext, credentials: Json) -> list[Stage]:

@@ -30,7 +30,14 @@ from vaka.actors.definition import (
     told,
 )
 from vaka.actors.events import Entry, EventLog, keep_events
-from vaka.actors.job_secrets import JobSecrets, named, opened_token, tell_legacy
+from vaka.actors.job_secrets import (
+    JobSecrets,
+    job_entry,
+    named,
+    opened_token,
+    tell_legacy,
+    write_uses,
+)
 from vaka.actors.limits import reserved_memory
 from vaka.actors.plan import DefinitionPlan, Plan, plan_definitions
 from vaka.actors.resolving import resolve_plan
@@ -390,6 +397,7 @@ class JobActor:
         kept = journal.get(PLAN)
         plan = await self._new_plan(spec, events) if kept is None else Plan.from_json(kept)
         opened = await _open(plan, journal, secrets)
+        await write_uses(secrets, services.audit, job_entry(record, main.id))
         if kept is None:
             # only now: what was put in the place of a secret and is none must not be written down
             unit_bytes = reserved_memory(services.config, project, main, spec.container_type)

@@ -10,25 +10,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from pydantic import SecretStr
 
 from vaka.actors.branch import FEATURE_PROTECTED
 from vaka.actors.events import EventLog
+from vaka.audit import AuditLog
 from vaka.encryption import Encryption, KeyMemory, legacy_secrets, plain_secrets
 from vaka.errors import CipherRefused, UserError
 from vaka.masking import Masker
+from vaka.models.audit import AuditEntry
 from vaka.models.catalog import Json, Project
 from vaka.models.ciphers import BranchType, Scope, is_cipher
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import secrets_with_paths
+from vaka.models.job import JobRecord
 
 log = logging.getLogger(__name__)
 
 MAKE_KEYS: Final = "Make a key ring with `vaka keys init`, and start the service again."
 MOST_NAMED: Final = 20
 """Paths that one message names."""
+MOST_WRITTEN: Final = 100
+"""Paths that one entry of the audit log names."""
 
 
 class JobSecrets:
@@ -55,6 +61,7 @@ class JobSecrets:
         self._scope = Scope(component, project.id, config or None, branch_type)
         self._memory = KeyMemory()
         self._legacy: dict[str, bool] = {}  # path, and whether it was told
+        self._used: dict[str, bool] = {}  # path, and whether it was written down
 
     def hide(self, values: Iterable[str]) -> None:
         """Hide these values from now on, and what plugins know of them besides."""
@@ -120,6 +127,12 @@ class JobSecrets:
         self._legacy |= dict.fromkeys(paths, True)
         return paths
 
+    def unwritten_uses(self) -> list[str]:
+        """Where ciphers were opened since this was asked before."""
+        paths = [path for path, is_written in self._used.items() if not is_written]
+        self._used |= dict.fromkeys(paths, True)
+        return paths
+
     async def _opened(self, document: Json, where: str, scope: Scope) -> Json:
         try:
             opened = await self._encryption.decrypt(document, scope, memory=self._memory)
@@ -133,6 +146,9 @@ class JobSecrets:
 
     def _noted(self, document: Json, where: str, opened: Json) -> Json:
         self.hide(value for _, value in secrets_with_paths(opened))
+        for path, value in secrets_with_paths(document):
+            if is_cipher(value):
+                self._used.setdefault(_joined(where, path), False)
         for path in legacy_secrets(document):
             self._legacy.setdefault(_joined(where, path), False)
         return opened
@@ -179,6 +195,26 @@ async def tell_legacy(secrets: JobSecrets, events: EventLog) -> None:
             f"These secrets are ciphers of an old kind, which is read only for a time: "
             f"{named(paths)}. Encrypt them anew with `vaka migrate`.",
         )
+
+
+def job_entry(record: JobRecord, component: str) -> AuditEntry:
+    """An entry of the audit log about what a job does."""
+    return AuditEntry(
+        "secrets.decrypted",
+        record.project,
+        record.token_id,
+        record.token_description,
+        subject={"job": str(record.id), "component": component},
+        detail={"config": record.config},
+    )
+
+
+async def write_uses(secrets: JobSecrets, audit: AuditLog, entry: AuditEntry) -> None:
+    """Have the audit log say which secrets were opened since it was told before, by their paths."""
+    paths = secrets.unwritten_uses()
+    if paths:
+        detail = {**entry.detail, "count": len(paths), "paths": paths[:MOST_WRITTEN]}
+        await audit.record(replace(entry, detail=detail))
 
 
 def named(paths: list[str]) -> str:
