@@ -118,8 +118,8 @@ class World:
             rule += "?componentId=C"
         if rule.endswith("/search/tables"):
             rule += "?metadataKey=k"
-        if route.method == "DELETE" and rule.endswith("/rows"):
-            rule += "?allowTruncate=1"
+        if route.method == "DELETE":
+            rule += "?allowTruncate=1&force=1"
         return rule
 
     async def photograph(self) -> dict[str, Any]:
@@ -408,9 +408,8 @@ async def test_every_route_answers_every_caller_as_it_must(world: World, caller:
             assert value["error"] == "Invalid access token", route.endpoint
     assert not wrong, json.dumps(wrong, default=list, indent=1)
     after = await world.photograph()
-    for path in LEFT_BEHIND.get(caller, ()):
-        after[path] = before[path]
-    assert after == before
+    changed = {path for path, seen in before.items() if after[path] != seen}
+    assert changed <= set(LEFT_BEHIND.get(caller, ()))
 
 
 async def test_a_token_to_run_runs_and_changes_nothing_else(world: World) -> None:

@@ -251,6 +251,41 @@ def test_tokens(shell: Shell) -> None:
     assert "for tests" not in shell.run("token", "list").stdout
     shell.run("token", "revoke", "999999", code=1)
     shell.run("token", "create", "--description", "x", "--role", "god", code=2)
+    other = shell.json("token", "create", "--description", "fresh", "--role", "admin")
+    fresh = shell.run("token", "refresh", other["id"]).stdout.strip()
+    assert fresh.startswith(f"1-{other['id']}-")
+    assert fresh != other["token"]
+    shell.run("token", "revoke", other["id"])
+
+
+def test_a_token_for_buckets_and_components(shell: Shell) -> None:
+    shell.run("bucket", "create", "in", "limits")
+    limits = ("--bucket", "in.c-limits=read", "--component", "C")
+    made = shell.json("token", "create", "--description", "limited", "--role", "admin", *limits)
+    assert made["bucketPermissions"] == {"in.c-limits": "read"}
+    assert made["componentAccess"] == ["C"]
+    assert not made["isMasterToken"]
+    for wrong in ("in.c-limits", "in.c-limits=manage", "=read"):
+        shell.run("token", "create", "--description", "x", "--bucket", wrong, code=2)
+
+
+def test_projects(shell: Shell) -> None:
+    secret = shell.run("project", "create", "Another", "--feature", "f").stdout.strip()
+    listed = shell.json("project", "list")
+    assert (listed[-1]["name"], listed[-1]["features"][-1]) == ("Another", "f")
+    assert secret.startswith(f"{listed[-1]['id']}-")
+    assert secret not in shell.run("project", "list").stdout
+
+
+def test_the_audit_log(shell: Shell) -> None:
+    made = shell.json("token", "create", "--description", "seen", "--role", "read")
+    shell.run("token", "revoke", made["id"])
+    found = shell.json("audit", "--kind", "token", "--of-token", made["id"])
+    assert [each["kind"] for each in found] == ["token.revoked", "token.created"]
+    shown = shell.run("audit", "--kind", "token.revoked", "--limit", "1").stdout
+    assert f"token {made['id']}" in shown
+    assert made["token"] not in shell.run("audit", "--all").stdout
+    assert shell.json("audit", "--since", "+1 day") == []
 
 
 def test_branches(shell: Shell, component: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -98,6 +99,13 @@ async def serve(
     log_format: Annotated[
         str | None, typer.Option(envvar="VAKA_LOG_FORMAT", help="json or text.")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(envvar="VAKA_TLS_CERTIFICATE", help="Certificate in PEM: serve HTTPS."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="VAKA_TLS_KEY", help="Its private key in PEM.")
+    ] = None,
 ) -> None:
     """Serve the HTTP API until a signal comes; running jobs go on without it unless told otherwise.
 
@@ -105,7 +113,14 @@ async def serve(
     """
     from vaka_server import serve as server  # noqa: PLC0415
 
-    wanted = session.settings(address=host, port=port, worker=worker, log_format=log_format)
+    wanted = session.settings(
+        address=host,
+        port=port,
+        worker=worker,
+        log_format=log_format,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+    )
     _configure_log(wanted)
 
     def ready(answer: server.Ready) -> None:
