@@ -60,6 +60,8 @@ class World:
         branch = (await site.ask("GET", "/vaka/branches")).value[-1]
         operation = await site.ask("POST", "/v2/storage/dev-branches", {"name": "c"})
         workspace = await site.ask("POST", f"{base}/X/workspaces", {})
+        event = await site.ask("POST", "/v2/storage/events", BODIES["NewStorageEvent"])
+        trigger = await site.ask("POST", "/v2/storage/triggers", BODIES["NewTrigger"])
         await site.engine.operations.wait(operation.value["id"])
         taken = await site.ask("POST", "/v2/storage/tables/in.c-b.t/snapshots", {})
         snapshot = await site.engine.operations.wait(taken.value["id"])
@@ -82,6 +84,8 @@ class World:
             "credentials": "o",
             "branch": branch["id"],
             "workspace": str(ended.results.value["id"]),
+            "event_id": event.value["id"],
+            "trigger_id": trigger.value["id"],
             "snapshot": str(snapshot.results.value["id"]),
             "column": "name",
             "entry": (await site.get(f"{base}/X/metadata"))[0]["id"],
@@ -176,6 +180,15 @@ BODIES: dict[str, Any] = {
     "BucketChanges": {"displayName": "changed"},
     "FileTag": {"tag": "changed"},
     "BranchChanges": {"name": "changed"},
+    "NewStorageEvent": {"component": "C", "message": "m"},
+    "NewTrigger": {
+        "component": "C",
+        "configurationId": "X",
+        "tableIds": ["in.c-b.t"],
+        "coolDownPeriodMinutes": 5,
+        "runWithTokenId": "1",
+    },
+    "TriggerChanges": {"coolDownPeriodMinutes": 7},
     "NewQueueJob": {"component": "C", "configData": {}},
     "Change": {"changeDescription": "changed"},
     "Copy": {"name": "changed"},
@@ -235,12 +248,14 @@ PROJECT = frozenset(
         "column",
         "config",
         "entry",
+        "event_id",
         "file",
         "job_id",
         "row",
         "snapshot",
         "table",
         "token_id",
+        "trigger_id",
         "version",
         "workspace",
     }
@@ -258,7 +273,7 @@ INSTALLATION = frozenset(
     }
 )
 """What only admins of the first project may do."""
-LIMITED = frozenset({"bucket", "table", "column", "snapshot", "component"})
+LIMITED = frozenset({"bucket", "table", "column", "snapshot", "component", "trigger_id"})
 """What a limited token may use only when it was given the right to."""
 UNLIMITED = frozenset(
     {
@@ -278,6 +293,12 @@ UNLIMITED = frozenset(
         "GET /v2/storage/search/component-configurations",
         "GET /v2/storage/workspaces",
         "GET /v2/storage/jobs",
+        "GET /v2/storage/events",
+        "POST /v2/storage/events",
+        "GET /v2/storage/events/<event_id>",
+        "GET /v2/storage/triggers",
+        "GET /v2/storage/triggers/<trigger_id>",
+        "POST /v2/storage/tickets",
         "GET /v2/storage/dev-branches",
         "GET /v2/storage/dev-branches/<branch>",
         "GET /v2/storage/metadata",
@@ -287,7 +308,6 @@ UNLIMITED = frozenset(
         "GET /queue/jobs/<job_id>",
         "GET /queue/jobs/<job_id>/events",
         "GET /queue/jobs/<job_id>/log",
-        "PUT /queue/jobs/<job_id>/error-note",
         "GET /docker/stats/project",
         "GET /docker/stats/project/daily",
         "GET /vaka/vault",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from vaka.errors import EngineError, InvalidInput, StoreUnavailable, UserError
 from vaka.hooks import Catalog
@@ -104,6 +105,8 @@ class Triggers:
             raise UserError(f"Token {wanted.run_with_token_id} is gone, or may not run jobs.")
         if token.component_access is not None and wanted.component not in token.component_access:
             raise UserError(f"Token {token.id} has no access to component {wanted.component}.")
+        permissions = token.bucket_permissions
+        buckets: Any = None if permissions is None else dict(permissions)
         before = "" if trigger.last_run is None else trigger.last_run.isoformat()
         await self._submit(
             JobSpec(
@@ -113,6 +116,8 @@ class Triggers:
                 project=wanted.project,
                 token_id=token.id,
                 token_description=token.description,
+                buckets=buckets,
+                reads_all_files=token.can_read_all_file_uploads,
                 idempotency_key=f"trigger-{trigger.id}-{before}",
             )
         )

@@ -114,6 +114,7 @@ async def kill(call: Call, job_id: str) -> Response:
 async def error_note(call: Call, job_id: str) -> Response:
     """`PUT /queue/jobs/{id}/error-note`."""
     found = await _job(call, job_id)
+    check_component(call.token, found.record.component)
     given = parse_json(await call.raw())
     note = given.get("errorNote") if isinstance(given, dict) else None
     if not isinstance(note, str):

@@ -77,8 +77,8 @@ def refused(call: Callable[[], Any]) -> tuple[int, str]:
     try:
         value = call()
     except requests.HTTPError as error:
-        document = error.response.json()
-        return error.response.status_code, document["code"]
+        answer: Any = error.response
+        return answer.status_code, answer.json()["code"]
     raise AssertionError(f"this should have failed and was {value!r}")
 
 

@@ -89,6 +89,9 @@ async def revoke(call: Call, token_id: str) -> Response:
     if found.is_master and not call.query.flag("force"):
         raise Refused(400, "A master token is not deleted without force=1.")
     await _refuse_used(call, token_id)
+    for each in await call.engine.triggers.list(call.project.id):
+        if each.wanted.run_with_token_id == token_id:
+            raise Refused(400, f"Trigger {each.id} runs with the token; remove or change it first.")
     try:
         await call.engine.catalog.revoke_token(call.project.id, token_id)
     finally:

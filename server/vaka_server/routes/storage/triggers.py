@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vaka.errors import NotFound
+from collections.abc import Sequence
+
+from vaka.errors import AccessDenied, NotFound
 from vaka.models.trigger import NewTrigger, TriggerChanges
 from vaka_server import documents
 from vaka_server.access import Access
@@ -38,13 +40,16 @@ async def create(call: Call) -> Response:
     given = await call.fields()
     component = _name(given, "component")
     call.check_component(component)
+    run_with = _name(given, "runWithTokenId")
+    tables = _tables(given)
+    _check_rights(call, run_with, tables)
     made = await call.engine.triggers.create(
         NewTrigger(
             project=call.project.id,
             component=component,
             config=_name(given, "configurationId"),
-            tables=_tables(given),
-            run_with_token_id=_name(given, "runWithTokenId"),
+            tables=tables,
+            run_with_token_id=run_with,
             cool_down_minutes=_minutes(given) or 0,
             token_id=call.token.id,
             token_description=call.token.description,
@@ -56,14 +61,18 @@ async def create(call: Call) -> Response:
 async def update(call: Call, trigger_id: str) -> Response:
     """`PUT /triggers/{id}`: only what is given changes."""
     given = await call.fields()
+    await _check_own(call, trigger_id)
     component = _name(given, "component") if "component" in given else None
     if component is not None:
         call.check_component(component)
+    run_with = _name(given, "runWithTokenId") if "runWithTokenId" in given else None
+    tables = _tables(given) if "tableIds" in given else None
+    _check_rights(call, run_with, tables or ())
     changes = TriggerChanges(
         component=component,
         config=_name(given, "configurationId") if "configurationId" in given else None,
-        tables=_tables(given) if "tableIds" in given else None,
-        run_with_token_id=_name(given, "runWithTokenId") if "runWithTokenId" in given else None,
+        tables=tables,
+        run_with_token_id=run_with,
         cool_down_minutes=_minutes(given),
     )
     changed = await call.engine.triggers.update(call.project.id, _id(trigger_id), changes)
@@ -72,6 +81,7 @@ async def update(call: Call, trigger_id: str) -> Response:
 
 async def delete(call: Call, trigger_id: str) -> Response:
     """`DELETE /triggers/{id}`."""
+    await _check_own(call, trigger_id)
     await call.engine.triggers.delete(call.project.id, _id(trigger_id))
     return Response(b"", 204)
 
@@ -79,6 +89,21 @@ async def delete(call: Call, trigger_id: str) -> Response:
 async def ticket(call: Call) -> Response:
     """`POST /tickets`: a number above all that were given before."""
     return call.storage({"id": str(await call.engine.ticket())}, 201)
+
+
+async def _check_own(call: Call, trigger_id: str) -> None:
+    """`AccessDenied` for a trigger that runs with rights that the caller has not."""
+    found = (await call.engine.triggers.get(call.project.id, _id(trigger_id))).wanted
+    call.check_component(found.component)
+    _check_rights(call, found.run_with_token_id, found.tables)
+
+
+def _check_rights(call: Call, run_with: str | None, tables: Sequence[str]) -> None:
+    """`AccessDenied` unless the caller may read the tables, and may run jobs with that token."""
+    for table in tables:
+        call.check_bucket(table.rpartition(".")[0])
+    if run_with not in {None, call.token.id} and not call.token.is_master:
+        raise AccessDenied(f"Token {call.token.id} may not run jobs with token {run_with}.")
 
 
 def _id(text: str) -> int:
