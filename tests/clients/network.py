@@ -30,6 +30,19 @@ class Network:
     """A network namespace; its processes see host names of their own."""
 
     name: str
+    hosts: Path
+    """What they see as /etc/hosts."""
+
+    @contextmanager
+    def leading(self, host: str, address: str) -> Iterator[None]:
+        """Let a host lead somewhere else for a while."""
+        usual = self.hosts.read_text()
+        lines = [line for line in usual.splitlines() if line.split()[1] != host]
+        self.hosts.write_text("\n".join([*lines, f"{address} {host}", ""]))
+        try:
+            yield
+        finally:
+            self.hosts.write_text(usual)
 
     def inside(self, *command: str) -> list[str]:
         """The command that runs `command` in here, under the same process id."""
@@ -57,7 +70,7 @@ def private_network(hosts: Sequence[str]) -> Iterator[Network]:
         try:
             _ip("-n", name, "link", "set", "lo", "up")
             _ip("-n", name, "address", "add", f"{ADDRESS}/32", "dev", "lo")
-            yield Network(name)
+            yield Network(name, files / "hosts")
         finally:
             _ip("netns", "delete", name)
     finally:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from tests.clients.kbagent import PROJECT, Kbagent
+from tests.clients.network import Network
+from tests.clients.site import SUFFIX
 
 pytestmark = pytest.mark.docker
 
@@ -108,12 +110,49 @@ def test_a_table_lives_and_dies(kbagent: Kbagent) -> None:
     path = file(kbagent, "words.csv", CSV)
 
     loaded = kbagent.ask("storage", "upload-table", *PROJECT, *table, "--file", path)
-    assert loaded["auto_created_bucket"] is True, loaded
+    assert loaded["auto_created_bucket"] is True
+    assert loaded["auto_created_table"] is True
+    assert (loaded["job_status"], loaded["imported_rows"]) == ("success", 2)
 
     target = kbagent.folder / "table.csv"
     kbagent.ask("storage", "download-table", *PROJECT, *table, "--output", str(target))
     lines = target.read_text().splitlines()
     assert (lines[0], sorted(lines[1:])) == ('"id","word"', ROWS)
+    some = ("--columns", "word", "--where-column", "id", "--where-value", "1")
+    kbagent.ask("storage", "download-table", *PROJECT, *table, "--output", str(target), *some)
+    assert target.read_text() == '"word"\n"one"\n'
+
+    bucket = ("--bucket-id", "out.c-auto")
+    kbagent.ask("storage", "describe-bucket", *PROJECT, *bucket, "--text", "A bucket")
+    kbagent.ask("storage", "describe-table", *PROJECT, *table, "--text", "A table")
+    kbagent.ask("storage", "describe-column", *PROJECT, *table, "--column", "id=A column")
+    detail = kbagent.ask("storage", "table-detail", *PROJECT, *table)
+    assert (detail["description"], detail["rows_count"]) == ("A table", 2)
+    assert detail["column_details"] == [
+        {"name": "id", "description": "A column"},
+        {"name": "word"},
+    ]
+    found = kbagent.ask("storage", "bucket-detail", *PROJECT, *bucket)
+    assert (found["description"], found["table_count"]) == ("A bucket", 1)
+
+    kbagent.ask("storage", "add-column", *PROJECT, *table, "--column", "more")
+    detail = kbagent.ask("storage", "table-detail", *PROJECT, *table)
+    assert detail["columns"] == ["id", "word", "more"]
+    gone = kbagent.ask("storage", "delete-column", *PROJECT, *table, "--column", "more", "--yes")
+    assert (gone["deleted"], gone["failed"]) == (["more"], [])
+
+    kept = kbagent.ask("storage", "unload-table", *PROJECT, *table, "--tag", "unloaded")
+    assert kept["tags"] == ["unloaded"]
+    emptied = kbagent.ask("storage", "truncate-table", *PROJECT, *table, "--yes")
+    ((rows,), failed) = (emptied["truncated"], emptied["failed"])
+    assert (rows["rows_before"], rows["rows_after"], failed) == (2, 0, [])
+
+    deleted = kbagent.ask("storage", "delete-table", *PROJECT, *table, "--yes")
+    assert (deleted["deleted"], deleted["failed"]) == (["out.c-auto.words"], [])
+    deleted = kbagent.ask("storage", "delete-bucket", *PROJECT, *bucket, "--yes")
+    assert (deleted["deleted"], deleted["failed"]) == (["out.c-auto"], [])
+    error = kbagent.refused("storage", "table-detail", *PROJECT, *table)
+    assert error["code"] == "NOT_FOUND"
 
 
 @pytest.mark.scenario("storage-api", 103)
@@ -188,6 +227,22 @@ def test_secrets_are_encrypted_before_they_are_stored(kbagent: Kbagent) -> None:
     words = ("encrypt", "values", *PROJECT, *component, "--input")
     assert kbagent.ask(*words, json.dumps(once)) == once
     assert kbagent.ask(*words, given)["#a"] != once["#a"]
+
+
+@pytest.mark.scenario("storage-api", 105)
+def test_nothing_is_stored_while_secrets_cannot_be_encrypted(
+    kbagent: Kbagent, network: Network
+) -> None:
+    words = ("config", "new", *PROJECT, "--component-id", "vaka-test.fails", "--name", "Plain")
+    content = ("--push", "--no-files", "--configuration", '{"parameters": {"#token": "plain"}}')
+
+    with network.leading(f"encryption.{SUFFIX}", "127.0.0.1"):  # where nobody listens in there
+        done = kbagent.run(*words, *content)
+
+    assert done.code != 0
+    assert "encrypt" in done.document["error"]["message"].lower()
+    listed = kbagent.ask("config", "list", *PROJECT, "--component-id", "vaka-test.fails")
+    assert "Plain" not in [each["config_name"] for each in listed["configs"]]
 
 
 def test_branches_and_their_metadata(kbagent: Kbagent) -> None:
