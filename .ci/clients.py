@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ VENV_PYTHON = ROOT / ".venv/bin/python"
 
 CLIENTS = {"kbcstorage": (3, 11), "keboola-cli": (3, 12), "keboola-mcp-server": (3, 11)}
 """Each client, and the oldest Python that it runs on."""
+
+WITH_SUITE = ("kbcstorage",)
+"""Clients whose sources are published with tests of their own."""
 
 DEBIAN = "trixie"
 DEBIAN_PYTHON = "python3.13"
@@ -104,9 +108,13 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def pins(name: str) -> str:
+    return (PINS / f"{name}.txt").read_text()
+
+
 def key(name: str) -> str:
     """What changes when the environment has to be made anew."""
-    parts = [(PINS / f"{name}.txt").read_text(), sys.version, str(ROOT)]
+    parts = [pins(name), sys.version, str(ROOT), "suite" if name in WITH_SUITE else ""]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -139,8 +147,23 @@ def install(name: str, folder: Path, python: Path) -> None:
     ]
     run([*pip, "install", *options, "--no-deps", "-r", str(PINS / f"{name}.txt")])
     run([*pip, "check", "--disable-pip-version-check"])
+    if name in WITH_SUITE:
+        unpack_suite(name, folder)
     made(folder).touch()
     print(f"[clients] {name} in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def unpack_suite(name: str, folder: Path) -> None:
+    """Put the client's sources, its own tests with them, into `suite`."""
+    (pin,) = [line for line in pins(name).splitlines() if line.startswith(f"{name}==")]
+    with tempfile.TemporaryDirectory(dir=CACHE) as work:
+        fetch_it = [str(VENV_PYTHON), "-m", "pip", "download", "-q", "--no-deps"]
+        run([*fetch_it, "--disable-pip-version-check", "--no-binary", name, "-d", work, pin])
+        (archive,) = Path(work).glob("*.tar.gz")
+        with tarfile.open(archive) as sources:
+            sources.extractall(work, filter="data")
+        (unpacked,) = [found for found in Path(work).iterdir() if found.is_dir()]
+        unpacked.rename(folder / "suite")
 
 
 def run(command: list[str], *, folder: Path = ROOT) -> str:

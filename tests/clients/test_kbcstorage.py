@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 from tests.clients.kbcstorage import Kbcstorage
+from tests.clients.process import client_environment
+from tests.clients.site import Site, tail
+
+SUITE_TIME_LIMIT = 300
+"""Seconds for all of the client's own tests: they make some hundred calls."""
 
 SCENARIOS: dict[str, tuple[int, ...]] = {
     "token_is_verified": (12,),
@@ -54,3 +63,37 @@ SCENARIOS: dict[str, tuple[int, ...]] = {
 )
 def test_kbcstorage_works_unmodified(kbcstorage: Kbcstorage, scenario: str) -> None:
     kbcstorage.play(scenario)
+
+
+@pytest.mark.docker
+@pytest.mark.scenario("storage-api", 127)
+def test_the_clients_own_tests_pass(clients: dict[str, Path], plain: Site, tmp_path: Path) -> None:
+    environment = clients["kbcstorage"]
+    modules = [file.stem for file in (environment / "suite/tests/functional").glob("test_*.py")]
+    wanted = [name for name in sorted(modules) if not name.startswith("test_workspaces")]
+    assert len(wanted) >= 9
+    settings = {
+        "KBC_TEST_API_URL": plain.url,
+        "KBC_TEST_TOKEN": plain.accounts["Alpha"].token,
+        "SKIP_ABS_TESTS": "1",
+        "PYTHONPATH": str(environment / "suite"),
+    }
+
+    done = subprocess.run(
+        [
+            *(str(environment / "bin/python"), "-m", "unittest"),
+            *(f"tests.functional.{name}" for name in wanted),
+        ],
+        env=client_environment(tmp_path, settings),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SUITE_TIME_LIMIT,
+        check=False,
+    )
+
+    assert done.returncode == 0, f"{done.stderr}\n{tail(plain.log)}"
+    ran = re.search(r"Ran (\d+) tests", done.stderr)
+    assert ran is not None
+    assert int(ran[1]) >= 40
