@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from tests.clients.network import Network
@@ -43,8 +43,11 @@ class Kbcstorage:
         if self._conversation is not None:
             self._conversation.close()
 
-    def play(self, scenario: str) -> None:
-        """Run one scenario; fails the test as it failed, or when it takes too long."""
+    def play(self, scenario: str) -> Any:
+        """What one scenario, named with its arguments, returned.
+
+        Fails the test as the scenario failed, or when it takes too long.
+        """
         if self._conversation is None:
             self._conversation = Conversation(
                 self._command, self._environment, self._folder, "kbcstorage"
@@ -61,6 +64,8 @@ class Kbcstorage:
                     f"{tail(self._site.log)}",
                     pytrace=False,
                 )
-        failed = json.loads(heard)["failed"]
-        if failed:
-            pytest.fail(f"{failed}\nThe server's log:\n{tail(self._site.log)}", pytrace=False)
+        answer = json.loads(heard)
+        if answer["failed"]:
+            log = tail(self._site.log)
+            pytest.fail(f"{answer['failed']}\nThe server's log:\n{log}", pytrace=False)
+        return answer["returned"]

@@ -59,13 +59,13 @@ def test_components_are_described(mcp: Mcp) -> None:
 @pytest.mark.scenario("storage-api", 98)
 @pytest.mark.scenario("storage-api", 104)
 def test_configurations_are_made_and_changed(mcp: Mcp) -> None:
-    parameters = {"#password": "plain secret", "deep": {"list": [], "object": {}, "n": [1, 2.5]}}
-    id_ = make(mcp, EXTRACTOR, "Made", parameters=parameters)
+    deep = {"list": [], "object": {}, "n": [1, 2.5]}
+    id_ = make(mcp, EXTRACTOR, "Made", parameters={"#password": "plain secret", "deep": deep})
 
     root = configuration(mcp, EXTRACTOR, id_)["configuration_root"]
     assert root["name"] == "Made"
     assert root["parameters"]["#password"].startswith(CIPHER)
-    assert root["parameters"]["deep"] == parameters["deep"]
+    assert root["parameters"]["deep"] == deep
 
     of = {"component_id": EXTRACTOR, "configuration_id": id_}
     updates = [
@@ -73,11 +73,10 @@ def test_configurations_are_made_and_changed(mcp: Mcp) -> None:
         {"op": "set", "path": "#other", "value": "another"},
     ]
     mcp.call("update_config", **of, change_description="More", parameter_updates=updates)
-    row = {"name": "Row", "description": "A row", "parameters": {"#row": "third"}}
-    mcp.call("add_config_row", **of, **row)
+    mcp.call("add_config_row", **of, name="Row", description="A row", parameters={"#row": "third"})
     stored = configuration(mcp, EXTRACTOR, id_)
     changed = stored["configuration_root"]
-    assert changed["parameters"]["deep"] == {**parameters["deep"], "more": 1}
+    assert changed["parameters"]["deep"] == {**deep, "more": 1}
     assert changed["parameters"]["#other"].startswith(CIPHER)
     assert changed["parameters"]["#password"] == root["parameters"]["#password"]
     assert changed["version"] == root["version"] + 2

@@ -1,7 +1,8 @@
 """Scenarios of Storage's contract, through the published client kbcstorage.
 
 Runs in the client's own environment: `python kbcstorage_scenarios.py URL TOKEN FOLDER`. It reads names
-of scenarios, one a line, runs each and answers with a line of JSON: how it failed, or null.
+of scenarios with their arguments, one a line, runs each and answers with a line of JSON: what it
+returned, and how it failed.
 """
 
 from __future__ import annotations
@@ -654,6 +655,24 @@ def trigger_lives_and_dies(project: Project) -> None:
         assert made["id"] not in [each["id"] for each in triggers.list()]
 
 
+# Side by side with others
+
+
+def side_by_side(project: Project, name: str, turn: str) -> list[str]:
+    """Names of all configurations, and the rows of a table, that this client sees of its project."""
+    client = project.client
+    client.configurations.create(COMPONENT, f"{name} {turn}")
+    if not client.buckets.list():
+        client.buckets.create("side")
+        client.tables.create("in.c-side", "words", project.file("side.csv", f"who\n{name}\n"))
+    assert [each["id"] for each in client.buckets.list()] == ["in.c-side"]
+    assert [each["id"] for each in client.tables.list()] == ["in.c-side.words"]
+    rows = client.tables.preview("in.c-side.words").replace('"', "").split()[1:]
+    jobs = client.jobs.list()
+    assert {each["creatorToken"]["id"] for each in jobs} == {client.tokens.verify()["id"]}
+    return [each["name"] for each in client.configurations.list(COMPONENT)] + rows
+
+
 # The reader of names
 
 
@@ -661,13 +680,14 @@ def main(url: str, token: str, folder: str) -> None:
     for line in sys.stdin:
         own = Path(tempfile.mkdtemp(dir=folder))
         os.chdir(own)  # the client leaves slices in the working folder while it puts them together
-        failed = None
+        name, *arguments = line.split()
+        failed, returned = None, None
         try:
-            globals()[line.strip()](Project(url, token, own))
+            returned = globals()[name](Project(url, token, own), *arguments)
         except BaseException as error:  # noqa: BLE001 - told to the test, also a SystemExit
             told = traceback.TracebackException.from_exception(error, capture_locals=True)
             failed = "".join(told.format())
-        print(json.dumps({"failed": failed}), flush=True)
+        print(json.dumps({"returned": returned, "failed": failed}), flush=True)
 
 
 if __name__ == "__main__":
