@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from engine.vaka.testing.runtime import host_path
 from tests.server.conftest import IMAGE, Site
 
 from vaka.models.container import ContainerSpec
 from vaka.models.storage import StorageScope
 from vaka.testing import FakeImage, Script
+from vaka.testing.runtime import host_path
 
 REDUCED = {
     "id",

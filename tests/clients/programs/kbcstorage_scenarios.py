@@ -667,7 +667,7 @@ def side_by_side(project: Project, name: str, turn: str) -> list[str]:
         client.tables.create("in.c-side", "words", project.file("side.csv", f"who\n{name}\n"))
     assert [each["id"] for each in client.buckets.list()] == ["in.c-side"]
     assert [each["id"] for each in client.tables.list()] == ["in.c-side.words"]
-    rows = client.tables.preview("in.c-side.words").replace('"', "").split()[1:]
+    rows: list[str] = client.tables.preview("in.c-side.words").replace('"', "").split()[1:]
     jobs = client.jobs.list()
     assert {each["creatorToken"]["id"] for each in jobs} == {client.tokens.verify()["id"]}
     return [each["name"] for each in client.configurations.list(COMPONENT)] + rows
