@@ -7,7 +7,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv docker images test demo bench chaos lint types imports scenarios down clean
+.PHONY: help venv docker images test demo bench chaos hostile lint types imports scenarios down clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do \
@@ -43,6 +43,11 @@ bench: images  ## measures beside their references; ARGS=--json for machines
 
 chaos: images  ## kill engines at every step of a job, 200 times; ARGS="--kills 50 --seed 3"
 	@$(PY) -m tests.chaos.kills $(ARGS)
+
+hostile: images  ## hostile images, requests and fuzzing, the long form; ARGS="fuzz --seconds 60" for a part
+	@$(PYTHON) .ci/machine.py tracers
+	@$(PY) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	@$(PY) -m tests.hostile $(ARGS)
 
 lint: venv  ## style and formatting
 	@$(PY) -m ruff check .

@@ -141,12 +141,20 @@ def missing_archivers() -> list[Missing]:
     ]
 
 
+def missing_tracers() -> list[Missing]:
+    """What `make hostile` watches a server with."""
+    if shutil.which("strace", path=SEARCH):
+        return []
+    return [Missing("the program strace", "apt-get install strace", ("strace",))]
+
+
 NEEDS = {
     "python": missing_python,
     "docker": missing_docker,
     "postgresql": missing_postgresql,
     "networks": missing_networks,
     "archivers": missing_archivers,
+    "tracers": missing_tracers,
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -11,8 +12,6 @@ from sqlalchemy.engine import Connection
 from vaka.errors import Conflict, InvalidInput, NotFound
 from vaka.models.catalog import Branch, Token
 from vaka_local.database import MAIN, branches, vault_variables
-
-_LARGEST: Final = 2**63 - 1
 
 
 def all_branches(connection: Connection, project: int) -> list[Branch]:
@@ -87,10 +86,8 @@ def _check_name(connection: Connection, project: int, name: str, but: int = 0) -
 
 
 def _get(connection: Connection, project: int, branch: str) -> Any:
-    number = int(branch) if branch.isascii() and branch.isdecimal() else -1
-    statement = sa.select(branches).where(
-        branches.c.project_id == project, branches.c.id == min(number, _LARGEST)
-    )
+    number = int(branch) if re.fullmatch(r"[0-9]{1,18}", branch) else -1
+    statement = sa.select(branches).where(branches.c.project_id == project, branches.c.id == number)
     row = connection.execute(statement).first()
     if row is None or str(row.id) != branch:
         raise NotFound(f"Branch {branch} not found", kind="branch", id=branch)

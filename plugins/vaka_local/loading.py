@@ -247,6 +247,7 @@ class Loader:
         load, session = self.load, self.session
         new = tuple(name for name in columns if name not in before.columns)
         expected = before.columns + new
+        names.check_count(len(expected))
         missing = [name for name in before.columns if name not in columns]
         if missing:
             raise MappingFailed(

@@ -79,8 +79,8 @@ def unsay(session: Session, object_id: str, column: str, entry_id: str) -> None:
     Raises:
         NotFound: that has no such entry.
     """
-    number = int(entry_id) if entry_id.isascii() and entry_id.isdigit() else -1
-    if number >= 1 << 63 or not records.drop_metadata(session, object_id, column, number):
+    is_number = entry_id.isascii() and entry_id.isdigit() and len(entry_id) <= 18
+    if not is_number or not records.drop_metadata(session, object_id, column, int(entry_id)):
         raise NotFound("The supplied metadata ID was not found", kind="metadata", id=entry_id)
 
 

@@ -17,6 +17,8 @@ _INVALID_TABLE: Final = "storage.tables.validation"
 TIMESTAMP: Final = "_timestamp"
 """The hidden column of every table. No user's column can have this name: theirs never begin with `_`."""
 LONGEST_COLUMN: Final = 64
+MOST_COLUMNS: Final = 10_000
+"""Of one table. What DuckDB needs for a load grows faster than they do: 4,000 take some seconds."""
 LONGEST_TABLE: Final = 96
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PROJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -39,10 +41,11 @@ def column_names(names: Iterable[str]) -> tuple[str, ...]:
     """Column names as tables keep them: webalized, valid, and told apart without letter case.
 
     Raises:
-        InvalidInput: a name cannot be a column's.
+        InvalidInput: a name cannot be a column's, or there are more than `MOST_COLUMNS`.
     """
     result: list[str] = []
     for name in names:
+        check_count(len(result) + 1)
         if name.strip().lower() == TIMESTAMP:
             raise _invalid_column(f'System columns "{TIMESTAMP}" cannot be imported to the table.')
         column = webalize(name)
@@ -56,6 +59,14 @@ def column_names(names: Iterable[str]) -> tuple[str, ...]:
     if repeated := repeated_names(result):
         raise _invalid_column(f"There are duplicate columns in CSV file: {quoted(repeated)}")
     return tuple(result)
+
+
+def check_count(columns: int) -> None:
+    """`InvalidInput` when a table cannot have so many columns."""
+    if columns > MOST_COLUMNS:
+        raise _invalid_column(
+            f"A table has at most {MOST_COLUMNS} columns. Store fewer, or as rows."
+        )
 
 
 def _invalid_column(message: str) -> InvalidInput:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import trio
 from quart_trio import QuartTrio
 from werkzeug.exceptions import NotFound
+from werkzeug.routing import IntegerConverter
 
 from vaka.errors import AccessDenied, AuthenticationFailed
 from vaka.errors import NotFound as NoBranch
@@ -93,6 +94,12 @@ class Followers:
             scope.cancel()
 
 
+class WholeNumber(IntegerConverter):
+    """A part of a path that is a number which every store can hold; no route has any other."""
+
+    regex = "[0-9]{1,18}"
+
+
 class App(QuartTrio):
     """The application.
 
@@ -120,6 +127,7 @@ class App(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
         self.config["PROPAGATE_EXCEPTIONS"] = False
         # no client follows a redirect of a POST, so there is none to a path with or without a slash
+        self.url_map.converters = {**self.url_map.converters, "int": WholeNumber}
         self.url_map.strict_slashes = False
         self.url_map.merge_slashes = False
 

@@ -44,6 +44,8 @@ CHUNK = 1 << 20
 """Bytes of a file that are read and sent, or taken and written, at a time."""
 SILENCE = 60.0
 """Seconds that a client may stop sending in the middle of a body."""
+LEAST_RATE = 1 << 10
+"""Bytes a second with which it earns them back: who sends less is given up after a while."""
 
 
 class Body(TrioBody):
@@ -55,6 +57,7 @@ class Body(TrioBody):
         self._whole_limit = max_content_length
         self._unbounded = False
         self._read = trio.Event()
+        self._patience = SILENCE
 
     def append(self, data: bytes) -> None:
         """Take what came in; nothing once the body has been discarded."""
@@ -69,12 +72,19 @@ class Body(TrioBody):
     async def __anext__(self) -> bytes:
         if self._data or self._complete.is_set():
             return await self._next()
-        with trio.move_on_after(SILENCE):
+        with trio.move_on_after(self._patience):
             return await self._next()
-        raise Refused(408, f"The request's body stopped coming for {SILENCE:g} seconds.")
+        raise Refused(
+            408,
+            f"The request's body stopped coming for {SILENCE:g} seconds, or came with less than "
+            f"{LEAST_RATE} bytes a second.",
+        )
 
     async def _next(self) -> bytes:
+        begun = trio.current_time()
         data = await super().__anext__()
+        earned = len(data) / LEAST_RATE - (trio.current_time() - begun)
+        self._patience = min(SILENCE, self._patience + earned)
         self._read.set()
         self._read = trio.Event()
         return data

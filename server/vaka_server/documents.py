@@ -965,7 +965,7 @@ def storage_moment(value: datetime | None) -> str | None:
 
 def number(text: str) -> int | str:
     """An id as an integer, where it is one."""
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else text
 
 
 def _creator(token_id: str | None, description: str | None) -> Document | None:

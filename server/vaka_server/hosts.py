@@ -116,6 +116,14 @@ class Hosts:
             return base + SERVICES[service]
         return f"{parts.scheme}://{found.beside(service)}"
 
+    def is_proxy(self, address: str) -> bool:
+        """Whether what a peer with this address says of its clients is believed."""
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies)
+
     def _scheme(self, request: Request) -> str:
         scheme = (self._forwarded(request, "X-Forwarded-Proto") or request.scheme).lower()
         return scheme if scheme in {"http", "https"} else request.scheme
@@ -126,11 +134,7 @@ class Hosts:
         if value is None or not self._proxies:
             return None
         client = request.scope.get("client")
-        try:
-            address = ip_address(client[0]) if client else None
-        except ValueError:
-            return None
-        if address is None or not any(address in network for network in self._proxies):
+        if not client or not self.is_proxy(client[0]):
             return None
         return value.rpartition(",")[2].strip() or None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,6 +37,7 @@ BRANCH = f"{STORAGE}/branch/<branch>"
 STORAGE_BRANCHES = "storage-branches"
 """Feature of projects whose Storage keeps the tables and files of branches apart."""
 RUN_ID_LENGTH = 200
+_WHOLE = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ class Call:
         text = self.text(name)
         if text is None:
             return default
-        if not (text.isascii() and text.isdigit() and least <= int(text[:19]) <= most):
+        if not (_WHOLE.fullmatch(text) and least <= int(text) <= most):
             raise Refused(400, f"Parameter '{name}' must be a whole number from {least} to {most}.")
         return int(text)
 

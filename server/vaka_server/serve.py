@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
-from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
 from hypercorn.trio import tcp_server
 
@@ -20,6 +19,8 @@ from vaka.errors import ApplicationError, InvalidInput
 from vaka_server import home
 from vaka_server.app import create_app
 from vaka_server.bootstrap import first_token
+from vaka_server.connections import BoundedConfig, Connections, give_up_unread, prepare
+from vaka_server.hosts import Hosts
 from vaka_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        give_up_unread(listener)
         listener.bind(target)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -191,10 +193,11 @@ def address(listener: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def hypercorn_config(settings: Settings, listener: socket.socket) -> Config:
+def hypercorn_config(settings: Settings, listener: socket.socket) -> BoundedConfig:
     """How HTTP is spoken on `listener`."""
     tcp_server.MAX_RECV = RECEIVE
-    config = Config()
+    config = BoundedConfig()
+    config.connections = Connections(prepare(), Hosts(settings).is_proxy)
     # hypercorn closes what it is given, and `listen`'s caller closes its own
     config.bind = [f"fd://{os.dup(listener.fileno())}"]
     config.backlog = BACKLOG

@@ -7,6 +7,7 @@ nothing of it is believed, and one that holds anything but regular files and dir
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import stat
@@ -499,6 +500,11 @@ def _read_zip(file: BinaryIO, target: Path, limit: int) -> None:
         ValueError,
     ) as error:
         raise InvalidInput(f"It is no ZIP file, or a damaged one: {error}.") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # an offset that leads to before the file's beginning
+        raise InvalidInput("It is no ZIP file, or a damaged one: a place is not in it.") from error
 
 
 def _check_directory(file: BinaryIO) -> None:

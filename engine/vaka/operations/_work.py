@@ -79,7 +79,7 @@ def creator(operation: Operation) -> Json:
 
 def number(text: str) -> int | str:
     """An id as an integer, where it is one."""
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else text
 
 
 async def is_packed(path: Path) -> bool:

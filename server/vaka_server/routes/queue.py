@@ -128,7 +128,8 @@ async def events(call: Call, job_id: str) -> Response:
     found = await _job(call, job_id)
     sent = "text/event-stream" in call.request.headers.get("Accept", "")
     after = call.whole("after", 0, most=1 << 53)
-    if sent and (last := call.request.headers.get("Last-Event-ID", "")).isdigit():
+    last = call.request.headers.get("Last-Event-ID", "")
+    if sent and last.isascii() and last.isdigit():
         after = int(last[:16])
     follow = call.flag("follow", default=sent)
     if sent and follow and found.record.status.is_finished and not await _has_more(found, after):

@@ -473,3 +473,16 @@ def test_an_encrypted_or_rarely_packed_member_is_refused(workplace: Path) -> Non
     (workplace / "c.zip").write_bytes(data[:at] + b"\1" + data[at + 1 :])
     with pytest.raises(InvalidInput, match="encrypted"):
         unpacked(workplace / "c.zip")
+
+
+def test_a_zip_file_that_points_to_before_its_beginning_is_refused(workplace: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a", b"b" * 100)
+    whole = content.getvalue()
+    source, target = workplace / "a.zip", workplace / "target"
+    # without its middle the list of members is nearer to the beginning than it says
+    source.write_bytes(whole[:10] + whole[60:])
+    target.mkdir()
+    with pytest.raises(InvalidInput, match="It is no ZIP file, or a damaged one"):
+        read_archive(source, target, limit=1 << 20)

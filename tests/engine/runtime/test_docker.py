@@ -415,7 +415,8 @@ def test_what_a_spec_says_is_what_the_daemon_is_told() -> None:
     assert host["NetworkMode"] == "bridge"
     assert host["ReadonlyRootfs"] is True
     assert "Tmpfs" not in host  # something is mounted there
-    assert not {"PidsLimit", "CapDrop", "SecurityOpt"} & host.keys()
+    assert not {"PidsLimit", "SecurityOpt"} & host.keys()
+    assert host["CapDrop"] == ["MKNOD", "NET_RAW"]
     assert host["Init"] is False
     assert host["LogConfig"]["Config"]["max-size"] == "524288"
     assert (host["Sysctls"], host["Runtime"]) == ({"net.a": "1"}, "runsc")

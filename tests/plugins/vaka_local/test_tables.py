@@ -495,3 +495,15 @@ async def test_a_moment_of_any_zone_is_understood(
     assert await rows(storage, changed_since=east) == ["1"]
     assert await rows(storage, changed_since=east + timedelta(microseconds=1)) == []
     assert await rows(storage, changed_until=east) == []
+
+
+async def test_a_table_has_a_bounded_number_of_columns(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    file = tmp_path / "wide.csv"
+    file.write_text(",".join(["1"] * 10_001) + "\n")
+    columns = tuple(f"c{number}" for number in range(10_001))
+    with pytest.raises(InvalidInput, match="at most 10000 columns"):
+        await storage.tables.load(SCOPE, [TableLoad("in.c-wide.t", (file,), columns=columns)])
+    with pytest.raises(InvalidInput, match="at most 10000 columns"):
+        await storage.tables.create_table(SCOPE, "in.c-wide.t", columns)
