@@ -41,7 +41,7 @@ bench: images  ## measures beside their references; ARGS=--json for machines
 	@$(PYTHON) .ci/clients.py
 	@$(PY) -m tests.bench $(ARGS)
 
-chaos: images  ## kill engines at every step of a job, 200 times; ARGS="--kills 50 --seed 3"
+chaos: images  ## kill engines, 200 times, and daemons, 20; ARGS="--kills 50 --daemons 5 --seed 3"
 	@$(PY) -m tests.chaos.kills $(ARGS)
 
 hostile: images  ## hostile images, requests and fuzzing, the long form; ARGS="fuzz --seconds 60" for a part

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from vaka.errors import (
     ContainerFailed,
     ContainerLost,
     DeadlineExceeded,
+    DiskFull,
     ImageUnavailable,
     InvalidDefinition,
     InvalidInput,
@@ -30,6 +33,7 @@ INTERNAL_ERROR = "Internal error occurred, please contact support@keboola.com"
 """What an author sees of a failure that is not theirs (runner.md section 2.4)."""
 SIGNALLED = 128
 """Exit codes above this are 128 and the signal that ended the process."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +101,37 @@ def verdict(faults: Sequence[BaseException]) -> Verdict:
 
 def _cause(fault: BaseException) -> Cause:
     match fault:
-        case OutOfMemory(limit=limit, peak=peak):
-            return Cause(CauseKind.OUT_OF_MEMORY, {"limit_bytes": limit, "peak_bytes": peak})
-        case DeadlineExceeded(seconds=seconds, setting=setting):
-            return Cause(CauseKind.TIMEOUT, {"seconds": seconds, "setting": setting})
-        case ContainerFailed(exit_code=code, stderr_tail=tail):
-            kind = CauseKind.KILLED if code > SIGNALLED else CauseKind.USER_ERROR
-            return Cause(kind, {"exit_code": code, "stderr_tail": tail})
-        case ComponentCrashed(exit_code=code, stderr_tail=tail):
-            kind = CauseKind.KILLED if code > SIGNALLED else CauseKind.APPLICATION_ERROR
-            return Cause(kind, {"exit_code": code, "stderr_tail": tail})
+        case OutOfMemory(limit=limit, peak=peak, stderr_tail=tail):
+            evidence: dict[str, Any] = {
+                "limit_bytes": limit,
+                "peak_bytes": peak,
+                "stderr_tail": tail,
+            }
+            return Cause(CauseKind.OUT_OF_MEMORY, evidence)
+        case DeadlineExceeded(seconds=seconds, setting=setting, stderr_tail=tail):
+            evidence = {"seconds": seconds, "setting": setting, "stderr_tail": tail}
+            return Cause(CauseKind.TIMEOUT, evidence)
+        case ContainerFailed():
+            return _ended(fault, CauseKind.USER_ERROR)
+        case ComponentCrashed():
+            return _ended(fault, CauseKind.APPLICATION_ERROR)
         case ImageUnavailable(reference=reference):
             return Cause(
                 CauseKind.IMAGE_UNAVAILABLE, {"reference": reference, "detail": str(fault)}
             )
         case ContainerLost(name=name):
             return Cause(CauseKind.CONTAINER_LOST, {"container": name})
-        case RuntimeUnavailable():
-            return Cause(CauseKind.RUNTIME_LOST, {"detail": str(fault)})
-        case StoreUnavailable() | MappingFailed():
+        case RuntimeUnavailable(exit_code=code):
+            evidence = {"detail": str(fault)}
+            return Cause(
+                CauseKind.RUNTIME_LOST, evidence if code is None else evidence | {"exit_code": code}
+            )
+        case OSError(errno=number) if number in NO_ROOM:
+            where = "" if fault.filename is None else f" that {fault.filename} is on"
+            return Cause(
+                CauseKind.STORAGE, {"detail": f"The disk{where} is full: free some of it."}
+            )
+        case StoreUnavailable() | MappingFailed() | DiskFull():
             return Cause(CauseKind.STORAGE, {"detail": str(fault)})
         case CipherRefused(paths=paths):
             evidence = {"detail": str(fault), "paths": list(paths)}
@@ -128,3 +144,18 @@ def _cause(fault: BaseException) -> Cause:
             return Cause(CauseKind.APPLICATION_ERROR, {"detail": str(fault)})
         case _:
             return Cause(CauseKind.INTERNAL, {"error": type(fault).__name__})
+
+
+def _ended(fault: ContainerFailed | ComponentCrashed, otherwise: CauseKind) -> Cause:
+    """The cause of a container's end by itself, or by a signal."""
+    code = fault.exit_code
+    evidence: dict[str, Any] = {"exit_code": code, "stderr_tail": fault.stderr_tail}
+    if code <= SIGNALLED:
+        return Cause(otherwise, evidence)
+    try:
+        evidence["signal"] = signal.Signals(code - SIGNALLED).name
+    except ValueError:
+        return Cause(otherwise, evidence)  # a code like 255 is no signal's
+    if fault.daemon_event:
+        evidence["daemon_event"] = fault.daemon_event
+    return Cause(CauseKind.KILLED, evidence)

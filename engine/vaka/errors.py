@@ -12,16 +12,16 @@ EngineError
 │   ├── Overloaded               .retry_after: as many of these run as may at a time
 │   ├── CipherRefused            .reason  .paths: a value is no cipher that can be read here
 │   ├── MappingFailed            input or output mapping could not be done as asked
-│   ├── ContainerFailed          .exit_code  .stderr_tail
-│   ├── OutOfMemory              .limit  .peak
-│   └── DeadlineExceeded         .seconds  .setting
+│   ├── ContainerFailed          .exit_code  .stderr_tail  .daemon_event
+│   ├── OutOfMemory              .limit  .peak  .stderr_tail
+│   └── DeadlineExceeded         .seconds  .setting  .stderr_tail
 └── ApplicationError         an operator must look; the author sees only a fixed text and an id
     ├── PluginError              .plugin  .hook
     ├── InvalidDefinition        a component's definition cannot be used
-    ├── ComponentCrashed         .exit_code  .stderr_tail: the component's own application error
+    ├── ComponentCrashed         .exit_code  .stderr_tail  .daemon_event: its own application error
     ├── ImageUnavailable         .reference  .transient
-    ├── ContainerLost            .name: the container vanished before its end was seen
-    ├── RuntimeUnavailable       the container runtime does not answer
+    ├── ContainerLost            .name  .never_started: it vanished before its end was seen
+    ├── RuntimeUnavailable       .exit_code: the container runtime does not answer, or did not
     ├── HomeInUse                .pid: another engine works in this home
     ├── StoreUnavailable         the job store does not answer, or its disk is full
     ├── DiskFull                 Storage has no room for what was to be kept
@@ -129,14 +129,24 @@ class Overloaded(UserError):
 
 
 class ContainerFailed(UserError):
-    """A component ended with its user-error code (1), or told to hide application errors."""
+    """A component ended with its user-error code (1), or told to hide application errors.
+
+    `daemon_event` is what the runtime tells of who ended it, if it does.
+    """
 
     def __init__(
-        self, message: str, *, exit_code: int, stderr_tail: str = "", code: str | None = None
+        self,
+        message: str,
+        *,
+        exit_code: int,
+        stderr_tail: str = "",
+        daemon_event: str = "",
+        code: str | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.daemon_event = daemon_event
 
 
 class OutOfMemory(UserError):
@@ -146,22 +156,36 @@ class OutOfMemory(UserError):
     """
 
     def __init__(
-        self, message: str, *, limit: int, peak: int | None = None, code: str | None = None
+        self,
+        message: str,
+        *,
+        limit: int,
+        peak: int | None = None,
+        stderr_tail: str = "",
+        code: str | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.limit = limit
         self.peak = peak
+        self.stderr_tail = stderr_tail
 
 
 class DeadlineExceeded(UserError):
     """A container ran longer than it may; `setting` names what set the limit."""
 
     def __init__(
-        self, message: str, *, seconds: float, setting: str, code: str | None = None
+        self,
+        message: str,
+        *,
+        seconds: float,
+        setting: str,
+        stderr_tail: str = "",
+        code: str | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.seconds = seconds
         self.setting = setting
+        self.stderr_tail = stderr_tail
 
 
 class ApplicationError(EngineError):
@@ -184,10 +208,13 @@ class InvalidDefinition(ApplicationError):
 class ComponentCrashed(ApplicationError):
     """A component ended with an exit code above 1."""
 
-    def __init__(self, message: str, *, exit_code: int, stderr_tail: str = "") -> None:
+    def __init__(
+        self, message: str, *, exit_code: int, stderr_tail: str = "", daemon_event: str = ""
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
+        self.daemon_event = daemon_event
 
 
 class ImageUnavailable(ApplicationError):
@@ -200,15 +227,26 @@ class ImageUnavailable(ApplicationError):
 
 
 class ContainerLost(ApplicationError):
-    """A container that had been started is gone and nobody saw its end."""
+    """A container is gone and nobody saw its end.
 
-    def __init__(self, message: str, *, name: str) -> None:
+    `never_started` is True where it is certain that nothing of it ran: it may be created again.
+    """
+
+    def __init__(self, message: str, *, name: str, never_started: bool = False) -> None:
         super().__init__(message)
         self.name = name
+        self.never_started = never_started
 
 
 class RuntimeUnavailable(ApplicationError):
-    """The container runtime does not answer."""
+    """The container runtime does not answer, or went away and took a container with it.
+
+    `exit_code` is that of the container, then.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class StoreUnavailable(ApplicationError):

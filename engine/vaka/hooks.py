@@ -1330,12 +1330,17 @@ class ContainerRuntime(Resource):
         """Create a container without starting it.
 
         Idempotent by name: what an earlier, unanswered try has made is returned. `ApplicationError`
-        with the runtime's words when it refuses.
+        with the runtime's words when it refuses; `ImageUnavailable` when its image is not on the host
+        any more, and then the image is prepared and the container created once more.
         """
 
     @abstractmethod
     async def start(self, name: str) -> None:
-        """Start a created container; nothing when it runs. `ApplicationError` when it cannot be."""
+        """Start a created container; nothing when it runs. `ApplicationError` when it cannot be.
+
+        `ContainerLost` when it is gone, with `never_started` where it certainly did not run: it is
+        created again, then.
+        """
 
     @abstractmethod
     async def find(self, name: str) -> ContainerStatus | None:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import signal
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -84,6 +85,10 @@ OOM_DELAY = 1.0
 0.2 were seen on a busy host."""
 KILLED = 137
 """Exit code of what was killed: 128 + 9."""
+SIGNALS = range(129, 160)
+"""Exit codes of what a signal has ended."""
+MEMORY_LOOK = 1.0
+"""Seconds between two looks at the memory of a container: one costs 20 µs."""
 LOG_ENTRY = 16_384
 """Bytes at which the daemon cuts a line into several entries of its log."""
 NEVER = ("MKNOD", "NET_RAW")
@@ -92,6 +97,7 @@ packets in the name of its neighbours, are nothing that a component makes."""
 SMALL_OUTPUT = 1 << 20
 """Bytes of output that are quicker read again than doubted."""
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
+CGROUPS = Path("/sys/fs/cgroup")
 
 STREAMS: dict[int, StreamName] = {1: "stdout", 2: "stderr"}
 PHASES = {
@@ -100,6 +106,8 @@ PHASES = {
     "paused": ContainerPhase.RUNNING,
     "restarting": ContainerPhase.RUNNING,
 }
+TASK_LEFT = re.compile(r"\btask \S+: already exists")
+"""What a daemon says that died while it started a container, and finds what it has made then."""
 GOING = ("removing", "dead")
 """States of a container that somebody has removed, whose end was never seen."""
 
@@ -132,6 +140,13 @@ class _Wait:
 
     over: trio.Event = field(default_factory=trio.Event)
     exit: ContainerExit | None = None
+
+
+@dataclass(slots=True)
+class _Peak:
+    """The most memory that a container was seen to use."""
+
+    bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -176,8 +191,12 @@ class DockerRuntime(ContainerRuntime):
         self._is_here = False
         self._forgets_newlines = False
         self._kernel: KernelLog | None = None
+        self._memory_files = ""
+        """Where the kernel tells the most memory of a container; `{id}` is the container's."""
         # Created here and never asked to start: nobody else knows of them, so nothing need be looked up.
         self._fresh: set[str] = set()
+        self._ids: dict[str, str] = {}
+        """Of containers created here, so that nothing need be looked up."""
         self._waits: dict[str, _Wait] = {}
         self._pulls: dict[tuple[str, RegistryAuth | None], _Pull] = {}
         self._breaks = 0
@@ -227,6 +246,8 @@ class DockerRuntime(ContainerRuntime):
             for key, what in limits.items()
             if info.get(key) is False
         ]
+        if self._is_here:
+            self._memory_files = memory_files(info)
         return RuntimeInfo(
             name="docker",
             version=f"{version['Version']} (API {version['ApiVersion']})",
@@ -407,6 +428,7 @@ class DockerRuntime(ContainerRuntime):
                     attempt += 1
                 else:
                     self._fresh.add(spec.name)
+                    self._ids[spec.name] = made.id
                     return ContainerStatus(
                         made.id, spec.name, ContainerPhase.CREATED, dict(spec.labels)
                     )
@@ -416,7 +438,16 @@ class DockerRuntime(ContainerRuntime):
             body["HostConfig"]["NetworkMode"] = mode
         try:
             with self._speaking(f"create container {spec.name} of image {spec.image}"):
-                return await self._patiently(create)
+                try:
+                    return await self._patiently(create)
+                except DockerNotFound as error:
+                    if "no such image" not in error.message.lower():
+                        raise
+                    raise ImageUnavailable(
+                        f"Image {spec.image} is not on the host any more: somebody has removed it.",
+                        reference=spec.image,
+                        transient=True,
+                    ) from error
         except BaseException:
             await self._held.drop(spec.name)  # it may have been made all the same
             raise
@@ -436,8 +467,10 @@ class DockerRuntime(ContainerRuntime):
 
     async def start(self, name: str) -> None:
         container = self._container(name)
+        may_run = False
 
         async def start() -> None:
+            nonlocal may_run
             if name not in self._fresh and await self._phase(name) is not ContainerPhase.CREATED:
                 return None
             self._fresh.discard(name)
@@ -445,24 +478,38 @@ class DockerRuntime(ContainerRuntime):
             while True:
                 try:
                     return await container.start()
+                except DockerConnectionLost:
+                    may_run = True
+                    raise
                 except (
                     DockerNotFound,
                     DockerConflict,
                     DockerServerError,
                     TimeoutError,
                 ) as error:
+                    may_run = may_run or not isinstance(error, DockerNotFound | DockerConflict)
                     # it may run, now or already over; a command that is not there is "not found" too
                     if await self._phase(name) is not ContainerPhase.CREATED:
                         return None
                     if await self._moved_out(name, error):
                         continue
+                    if TASK_LEFT.search(str(error)):
+                        raise ContainerLost(
+                            f"Container {name} was being started when Docker Engine died, and it does "
+                            "not know since whether it ran: run the job again.",
+                            name=name,
+                        ) from error
                     if attempt == ATTEMPTS or not isinstance(error, DockerServerError):
                         raise
                     await trio.sleep(FIRST_PAUSE * 2**attempt)
                     attempt += 1
 
         with self._speaking(f"start container {name}"):
-            await self._patiently(start)
+            try:
+                await self._patiently(start)
+            except ContainerLost as error:
+                error.never_started = not may_run
+                raise
 
     async def _moved_out(self, name: str, error: Exception) -> bool:
         """Make a container anew, with a namespace of its own, when that of its holder is gone.
@@ -486,8 +533,11 @@ class DockerRuntime(ContainerRuntime):
 
     async def find(self, name: str) -> ContainerStatus | None:
         with self._speaking(f"look for container {name}"):
-            data = await self._look(name)
-        return None if data is None else _status(data)
+            data = await self._patiently(lambda: self._look(name))
+        if data is None:
+            return None
+        self._ids[name] = data["Id"]
+        return _status(data)
 
     async def list_containers(self, labels: Mapping[str, str]) -> list[ContainerStatus]:
         filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
@@ -522,12 +572,67 @@ class DockerRuntime(ContainerRuntime):
         mine = self._waits[name] = _Wait()
         try:
             with self._speaking(f"wait for container {name}"):
-                mine.exit = await self._patiently(lambda: self._wait(name))
+                mine.exit = await self._watched(name)
             return mine.exit
         finally:
             if self._waits.get(name) is mine:
                 del self._waits[name]
             mine.over.set()
+
+    async def _watched(self, name: str) -> ContainerExit:
+        """Wait patiently, and see meanwhile how much memory it takes and whether the daemon is there."""
+        failure: Exception | None = None
+        exit_: ContainerExit | None = None
+        peak = _Peak()
+        unanswered: list[float] = []
+        """Moments at which the daemon did not answer; of many, the first and the last."""
+
+        def broken() -> None:
+            unanswered[1:] = [time.time()]
+
+        async with trio.open_nursery() as nursery:
+            if self._memory_files:
+                nursery.start_soon(self._watch_memory, name, peak)
+            try:
+                exit_ = await self._patiently(lambda: self._wait(name), broken)
+            except Exception as error:  # noqa: BLE001 - to be raised bare, not in a group
+                failure = error
+            nursery.cancel_scope.cancel()
+        if exit_ is None:
+            assert failure is not None  # noqa: S101 - one of the two
+            raise failure
+        most = max(filter(None, (exit_.memory_peak_bytes, peak.bytes)), default=None)
+        away = self._was_away(unanswered, exit_.finished_at)
+        return replace(exit_, memory_peak_bytes=most, runtime_was_away=away)
+
+    def _was_away(self, unanswered: list[float], ended: datetime | None) -> bool:
+        """Whether a container ended between the first and the last time that nobody answered."""
+        if not unanswered or ended is None or not self._is_here:
+            return bool(unanswered)
+        # the first break can be seen late by what a clock step is, the last by a pause between tries
+        return unanswered[0] - LINGER <= ended.timestamp() <= unanswered[-1] + 2 * LONGEST_PAUSE
+
+    async def _watch_memory(self, name: str, peak: _Peak) -> None:
+        """Note the most memory that a container of this host has used, until cancelled.
+
+        Its control group goes with its end, so what is known is from at most `MEMORY_LOOK` before.
+        """
+        pause = FIRST_PAUSE
+        path: Path | None = None
+        while True:
+            await trio.sleep(pause)
+            pause = min(2 * pause, MEMORY_LOOK)
+            if path is None:
+                container_id = self._ids.get(name)
+                if container_id is None:
+                    with suppress(DockerError, TimeoutError):
+                        data = await self._look(name)
+                        container_id = None if data is None else data["Id"]
+                if container_id is None:
+                    continue
+                path = Path(self._memory_files.format(id=container_id))
+            with suppress(OSError, ValueError):
+                peak.bytes = int(path.read_bytes())
 
     async def _wait(self, name: str) -> ContainerExit:
         container = self._container(name)
@@ -540,12 +645,19 @@ class DockerRuntime(ContainerRuntime):
                     raise _lost(name)
                 if not state["Running"] and state["Status"] != "created":
                     seen = _exit(state)
-                    if not data["HostConfig"]["Memory"]:
-                        return seen
-                    if not await self._ran_out(data["Id"], seen):
+                    is_limited = bool(data["HostConfig"]["Memory"])
+                    if is_limited and self._is_known_to_have_run_out(data["Id"], seen):
+                        event = None
+                    elif seen.exit_code in SIGNALS:
+                        event = await self._killing(data["Id"], seen, is_limited=is_limited)
+                        if event is None or event["Action"] != "oom":
+                            return replace(seen, event=_told(event))
+                    else:
                         return seen
                     peak = None if self._kernel is None else self._kernel.peak(data["Id"])
-                    return replace(seen, oom_killed=True, memory_peak_bytes=peak)
+                    return replace(
+                        seen, oom_killed=True, memory_peak_bytes=peak, event=_told(event)
+                    )
                 # not started yet: the next end is told from before it can happen
                 async with container.waiting(condition="next-exit") as ending:
                     if (await container.show())["State"]["Status"] == "created":
@@ -553,29 +665,34 @@ class DockerRuntime(ContainerRuntime):
         except DockerNotFound as error:
             raise _lost(name) from error
 
-    async def _ran_out(self, container_id: str, seen: ContainerExit) -> bool:
-        """Whether a container was killed for its memory, even if its state does not say so.
+    def _is_known_to_have_run_out(self, container_id: str, seen: ContainerExit) -> bool:
+        """Whether the kernel or the daemon says that a container was killed for its memory."""
+        if self._kernel is not None and self._kernel.has_killed(container_id):
+            return True
+        return seen.oom_killed
+
+    async def _killing(
+        self, container_id: str, seen: ContainerExit, *, is_limited: bool
+    ) -> Mapping[str, Any] | None:
+        """The daemon's event of who ended a container that died of a signal; None when it has none.
 
         The daemon often learns of the kernel's deed after the container's end (20.10: one in ten, on a
         busy host), and then tells it as an event only, or not at all.
         """
-        if self._kernel is not None and self._kernel.has_killed(container_id):
-            return True
-        if seen.oom_killed:
-            return True
-        if seen.exit_code != KILLED or seen.finished_at is None:
-            return False
+        if seen.finished_at is None:
+            return None
+        wait = OOM_DELAY if is_limited and seen.exit_code == KILLED else 0.0
         events = DockerEvents(self._client)
         told = events.subscribe(
             filters={"container": [container_id], "event": ["oom", "kill"]},
             since="0",
-            until=f"{seen.finished_at.timestamp() + OOM_DELAY:.3f}",
+            until=f"{seen.finished_at.timestamp() + wait:.3f}",
         )
         try:
-            event = await told.get()  # the first one decides: a `kill` was somebody's wish
+            event: Mapping[str, Any] | None = await told.get()
+            return event  # the first one decides: a `kill` was somebody's wish
         finally:
             await events.stop()
-        return event is not None and event["Action"] == "oom"
 
     async def stop(self, name: str, *, grace: float) -> None:
         container = self._container(name)
@@ -620,8 +737,29 @@ class DockerRuntime(ContainerRuntime):
 
         with self._speaking(f"remove container {name}"):
             await self._patiently(remove)
+        self._end_orphans(name)
         self._fresh.discard(name)
+        self._ids.pop(name, None)
         self._held.give_back(name)
+
+    def _end_orphans(self, name: str) -> None:
+        """Kill what runs in the control group of a container of this host that its daemon has removed.
+
+        A daemon that dies while it starts a container does not know its process afterwards.
+        """
+        container_id = self._ids.get(name)
+        if container_id is None or not self._memory_files:
+            return
+        group = Path(self._memory_files.format(id=container_id)).parent / "cgroup.procs"
+        for pid in _processes(group):
+            with suppress(OSError):
+                process = os.pidfd_open(pid)
+                try:
+                    if pid in _processes(group):  # it is still the same
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
+                        log.warning("container.orphaned", extra={"container": name, "pid": pid})
+                finally:
+                    os.close(process)
 
     async def tidy(self) -> None:
         with self._speaking("list holders of network namespaces"):
@@ -803,10 +941,12 @@ class DockerRuntime(ContainerRuntime):
         except DockerError as error:
             raise ApplicationError(f"Docker Engine could not {doing}: {error.message}") from error
 
-    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(
+        self, operation: Callable[[], Awaitable[T]], broken: Callable[[], None] | None = None
+    ) -> T:
         """What `operation` gives, tried again while the daemon does not answer.
 
-        It must be harmless to repeat.
+        It must be harmless to repeat. `broken` is called each time that it did not answer.
         """
         retry = _Retry(self._patience)
         while True:
@@ -815,6 +955,8 @@ class DockerRuntime(ContainerRuntime):
                 return await operation()
             except (DockerUnreachable, DockerConnectionLost) as error:
                 self._breaks += 1
+                if broken is not None:
+                    broken()
                 if trio.current_time() - began > self._patience:
                     retry.succeeded()  # it was connected for so long
                 if not retry.may_go_on():
@@ -973,6 +1115,37 @@ def container_body(spec: ContainerSpec, *, cpus: int) -> dict[str, Any]:
     if spec.user is not None:
         body["User"] = spec.user
     return body
+
+
+def memory_files(info: Mapping[str, Any]) -> str:
+    """The path, with `{id}`, of the file that tells a container's most memory, as its daemon says.
+
+    Of a daemon with a `cgroup-parent` of its own it is not known: nothing is there, then.
+    """
+    is_systemd = info.get("CgroupDriver") == "systemd"
+    group = "system.slice/docker-{id}.scope" if is_systemd else "docker/{id}"
+    if str(info.get("CgroupVersion", "1")) == "2":
+        return f"{CGROUPS}/{group}/memory.peak"
+    return f"{CGROUPS}/memory/{group}/memory.max_usage_in_bytes"
+
+
+def _processes(group: Path) -> list[int]:
+    """The processes of a control group; none when it is gone."""
+    try:
+        return [int(pid) for pid in group.read_text().split() if pid != "0"]
+    except OSError:
+        return []
+
+
+def _told(event: Mapping[str, Any] | None) -> str:
+    """An event of the daemon in a few words."""
+    if event is None:
+        return ""
+    # what the client calls `time` is in this machine's zone
+    stamp = datetime.fromtimestamp(event["timeNano"] / 1e9, UTC)
+    number = event["Actor"]["Attributes"].get("signal")
+    named = f" signal={number}" if number else ""
+    return f"{event['Action']}{named} at {stamp:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _gateway(config: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 `make chaos` runs the long form. The job has two processors, two tables and a file in, three tables, a
 file and a state out. Whatever is killed, and how often, all of it is to be there once.
+A Docker Engine of its own is killed as well (`daemons.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from uuid import uuid4
 import trio
 from tests.acceptance.images import Images
 from tests.bench.daemon import BASE_IMAGE
+from tests.chaos import daemons
 from tests.chaos.engine_process import PROGRAMS, Plan, expected, set_up
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -201,13 +203,21 @@ def _tell(findings: Findings, label: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="how many at least")
+    parser.add_argument("--daemons", type=int, default=20, help="how often a Docker Engine")
     parser.add_argument("--seed", type=int, default=1, help="of the random ones")
     options = parser.parse_args()
     docker_host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     images = Images(docker_host, BASE_IMAGE)
     with closing(images), tempfile.TemporaryDirectory(prefix="vaka-chaos-") as folder:
         harness = Harness(Path(folder), docker_host, images)
-        findings = long_form(harness, options.kills, random.Random(options.seed))
+        chance = random.Random(options.seed)
+        findings = long_form(harness, options.kills, chance)
+
+    def tell(label: str, wrong: list[str]) -> None:
+        findings.add(label, wrong, 1)
+        _tell(findings, label)
+
+    daemons.long_form(BASE_IMAGE, docker_host, options.daemons, chance, tell)
     print("\n".join(findings.wrong))
     print(f"{findings.kills} kills of {findings.jobs} jobs; wrong: {len(findings.wrong)}")
     return 1 if findings.wrong else 0

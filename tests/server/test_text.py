@@ -145,8 +145,20 @@ CANNED = "Internal error occurred, please contact support@keboola.com"
             "It ran longer than the 1 h 00 min that process_timeout allows: Too long",
         ),
         (
-            failed("killed", "application", CANNED, exit_code=137),
-            "The container was killed from outside (exit code 137). The log has it as docker-1.",
+            failed(
+                "killed",
+                "application",
+                CANNED,
+                exit_code=137,
+                signal="SIGKILL",
+                daemon_event="kill signal=9 at 2026-01-31T12:00:00Z",
+            ),
+            "The container was killed by SIGKILL (exit code 137; the daemon tells: kill signal=9 at "
+            "2026-01-31T12:00:00Z). The log has it as docker-1.",
+        ),
+        (
+            failed("killed", "application", CANNED, exit_code=139),
+            "The container was killed by a signal (exit code 139). The log has it as docker-1.",
         ),
         (
             failed("container_lost", "application", CANNED, container="vaka-1"),

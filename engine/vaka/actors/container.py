@@ -29,6 +29,8 @@ from vaka.models.container import (
 
 log = logging.getLogger(__name__)
 
+CREATIONS = 3
+"""Times that a container is made which somebody removes before it was started."""
 DRAIN_TIMEOUT = 30.0
 """Seconds that output may still come after a container's end, before it is read again from the log."""
 
@@ -94,9 +96,34 @@ async def run_container(
     `stop` asks it to end: None is returned when it was set before the container was started. `fresh`
     says that no earlier try can have made it. A cancelled call leaves the container as it is.
 
+    A container that vanishes and certainly never ran is created again.
+
     Raises:
         ContainerLost: there is no such container, and it may not be created (again).
+        ImageUnavailable: its image was removed since it was prepared.
     """
+    attempt = 1
+    while True:
+        try:
+            return await _run(services, spec, reader, listener, limits, stop, fresh, may_create)
+        except ContainerLost as error:
+            if not error.never_started or attempt == CREATIONS:
+                raise
+            log.warning("container.vanished", extra={"container": spec.name, "attempt": attempt})
+        attempt += 1
+        fresh, may_create = False, True
+
+
+async def _run(
+    services: Services,
+    spec: ContainerSpec,
+    reader: OutputReader,
+    listener: Listener,
+    limits: Limits,
+    stop: trio.Event,
+    fresh: bool,
+    may_create: bool,
+) -> Ending | None:
     runtime, name = services.runtime, spec.name
     async with AsyncExitStack() as stack:
         async with services.starting:
@@ -113,8 +140,13 @@ async def run_container(
                 listener.found((await runtime.create(spec)).id)
             else:
                 listener.found(found.id)
-            chunks = await stack.enter_async_context(runtime.output(name))
-            if found is None or found.phase is ContainerPhase.CREATED:
+            is_new = found is None or found.phase is ContainerPhase.CREATED
+            try:
+                chunks = await stack.enter_async_context(runtime.output(name))
+            except ContainerLost as error:
+                error.never_started = is_new  # nobody but us starts it
+                raise
+            if is_new:
                 if stop.is_set():
                     return None
                 await listener.starting()

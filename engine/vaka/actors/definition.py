@@ -21,7 +21,7 @@ from vaka.actors.artifacts import FEATURE as FEATURE_ARTIFACTS
 from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
 from vaka.actors.events import Entry, EventLog
-from vaka.actors.images import prepare_image
+from vaka.actors.images import forget_image, prepare_image
 from vaka.actors.job_secrets import (
     JobSecrets,
     job_entry,
@@ -50,7 +50,7 @@ from vaka.actors.storing import is_atomic, storing_options
 from vaka.actors.verdicts import has_succeeded, raise_for_ending
 from vaka.datafolder import JobFolder
 from vaka.encryption import replace_secrets
-from vaka.errors import CipherRefused, EngineError, InvalidInput, UserError
+from vaka.errors import CipherRefused, EngineError, ImageUnavailable, InvalidInput, UserError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
 from vaka.mapping.outputs import store
@@ -617,6 +617,22 @@ class DefinitionActor:
         )
         return image
 
+    async def _image_again(self, stage: Stage, wanted: ImageInfo) -> None:
+        """Bring an image to the host that was removed after it was prepared.
+
+        Raises:
+            ImageUnavailable: it cannot be had, or its name is another image's by now: what the job
+                has said that it runs is run, or nothing.
+        """
+        forget_image(self._services, stage.definition, stage.reference)
+        found = await self._image(stage)
+        if found.id != wanted.id:
+            raise ImageUnavailable(
+                f"Image {stage.reference} was removed from the host while the job ran, and is another "
+                f"one by now ({found.id}, not {wanted.id}): run the job again.",
+                reference=stage.reference,
+            )
+
     async def _run_stage(
         self,
         unit: DefinitionContext,
@@ -702,20 +718,31 @@ class DefinitionActor:
                         may_create=record.status is StageStatus.PLANNED,
                     )
                     spec = await stack.enter_async_context(hearing)
-                ending = await run_container(
+                bring_to_end = partial(
+                    run_container,
                     services,
                     spec,
                     reader,
                     listener,
                     Limits(stage.timeout, record.started_at),
                     stop=self._stop,
-                    fresh=fresh,
                     may_create=record.status is StageStatus.PLANNED,
                 )
+                try:
+                    ending = await bring_to_end(fresh=fresh)
+                except ImageUnavailable:
+                    await self._image_again(stage, image)
+                    ending = await bring_to_end(fresh=False)
         finally:
             self.in_container = False
         if ending is None:
             raise Stopped
+        if ending.exit.runtime_was_away:
+            await self._tell(
+                "The container runtime was away when the container ended: what was printed meanwhile "
+                "may be missing here.",
+                "warn",
+            )
         if stage.definition.runs_as_root:
             await take_back(services, self._folder, spec, self._notice)
         if stage.kind == "main" and has_succeeded(ending) and not ending.stopped:

@@ -66,6 +66,11 @@ async def prepare_image(
     return image
 
 
+def forget_image(services: Services, definition: ComponentDefinition, reference: str) -> None:
+    """Have the host asked for this image again, however short ago that was."""
+    services.seen_images.pop((reference, definition.digest), None)
+
+
 class _Preparation:
     def __init__(
         self, services: Services, definition: ComponentDefinition, reference: str, tell: Tell

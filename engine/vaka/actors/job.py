@@ -72,6 +72,8 @@ PLAN = -1
 """Key of the plan among what a job's definitions leave in the journal."""
 VERDICT = -2
 """Key of the verdict on a job that has failed, and only has to be cleaned up."""
+VERIFIED_GONE = "verifiedGone"
+"""Member of the result of a job that was stopped: the containers that were looked for and are gone."""
 SO_FAR = "so_far"
 """Member of that verdict: what the result of the job names beside it."""
 
@@ -105,6 +107,8 @@ class JobActor:
         self._containers = {
             stage.container for stage in record.stages if stage.attempt == record.attempt
         }
+        self._gone: list[str] = []
+        """Containers that were verified to be gone at the job's end."""
         if record.stop_requested:
             self._stop.set()
 
@@ -193,8 +197,12 @@ class JobActor:
                     await self._finish(
                         events,
                         Status.TERMINATED,
-                        {"message": TERMINATED, **_rows(self._definitions)},
-                        cause=Cause(CauseKind.CANCELLED, dict(self.record.terminated_by or {})),
+                        {
+                            "message": TERMINATED,
+                            VERIFIED_GONE: list(self._gone),
+                            **_rows(self._definitions),
+                        },
+                        cause=await self._stopped_by(),
                     )
 
     async def _judge(
@@ -295,6 +303,11 @@ class JobActor:
         self._services.tokens.pop(self.record.id, None)
         log.info("job.finished", extra={"job_id": self.record.id, "status": status.value})
 
+    async def _stopped_by(self) -> Cause:
+        """Who wanted the job to end, which was written down after it was claimed."""
+        record = await self._services.store.job(self.record.id)
+        return Cause(CauseKind.CANCELLED, dict(record.terminated_by or {}))
+
     def _metrics(self) -> dict[str, Any]:
         """What the job moved, also when it failed (runner.md section 2.1)."""
         moved = [definition.moved for definition in self._definitions]
@@ -325,12 +338,16 @@ class JobActor:
                 with trio.fail_after(config.stop_grace + config.cleanup_timeout):
                     await self._services.runtime.stop(name, grace=config.stop_grace)
                     await self._services.runtime.remove(name)
+                    is_there = await self._services.runtime.find(name) is not None
             except Exception as error:
                 log.exception("container.leaked", extra={"container": name})
                 await events.note("warn", f"Cannot remove container {name} yet: {error}")
                 await trio.sleep(CLEANUP_RETRY)
             else:
+                if is_there:  # somebody has made another one of that name
+                    continue
                 self._containers.discard(name)
+                self._gone.append(name)
                 return
 
     async def _release(self) -> None:

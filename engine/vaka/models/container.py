@@ -82,6 +82,12 @@ class ContainerExit:
     error: str = ""
     """The runtime's own words, when it could not run the command."""
     memory_peak_bytes: int | None = None
+    """The most that it is known to have used, cached files included."""
+    event: str = ""
+    """What the runtime tells of who ended it, such as `kill signal=9 at 2026-01-31T12:00:00Z`."""
+    runtime_was_away: bool = False
+    """It ended while the runtime did not answer. A daemon that was killed ends what runs when it is
+    back, and may have lost what was printed meanwhile."""
 
     @property
     def seconds(self) -> float | None:

@@ -390,7 +390,11 @@ class FakeRuntime(ContainerRuntime):
                 None,
             )
             if image is None:
-                raise ApplicationError(f"Container {spec.name}: no such image: {spec.image}")
+                raise ImageUnavailable(
+                    f"Image {spec.image} is not on the host any more.",
+                    reference=spec.image,
+                    transient=True,
+                )
             script = image.script if isinstance(image.script, Script) else image.script(spec)
             container = _Container(spec, script, uuid4().hex * 2, trio.current_time())
             host._containers[spec.name] = container
@@ -399,6 +403,8 @@ class FakeRuntime(ContainerRuntime):
 
     async def start(self, name: str) -> None:
         async with self._call("start", name):
+            if name not in self.host._containers:
+                raise ContainerLost(f"There is no container {name}.", name=name, never_started=True)
             container = self._container(name)
             if container.started is not None:
                 return

@@ -147,7 +147,10 @@ def _reason(kind: str, evidence: Mapping[str, Any]) -> str | None:
                 f"{setting or 'its definition'} allows"
             )
         case "killed":
-            return f"The container was killed from outside (exit code {code})"
+            event = clean(str(evidence.get("daemon_event") or ""))
+            told = f"; the daemon tells: {event}" if event else ""
+            signal = clean(str(evidence.get("signal") or "a signal"))
+            return f"The container was killed by {signal} (exit code {code}{told})"
         case "container_lost":
             return f"The container {evidence.get('container')} vanished before its end was seen"
         case "runtime_lost":

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from vaka import Engine, Event, Job, JobSpec, Outcome
 from vaka.models.catalog import State
 from vaka.models.ciphers import Scope
@@ -178,6 +180,14 @@ class Project:
         """A table's rows, sorted."""
         _, rows = await self.engine.storage.tables.preview(SCOPE, table_id, ExportOptions())
         return sorted(rows, key=str)
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Return when something is so, on simulated time."""
+    while True:
+        if is_so():
+            return
+        await trio.sleep(0.001)
 
 
 def copied(seen: Seen) -> Writes:
