@@ -42,12 +42,14 @@ class Work:
         return {"seconds": seconds, "rows": self._client.tables.detail(made)["rowsCount"]}
 
     def out_and_down(self, table: str) -> dict[str, Any]:
-        """Export a table and download it."""
+        """Export a table into a file of Storage and download that."""
         started = time.perf_counter()
-        path = self._client.tables.export_to_file(table, str(self._folder), is_gzip=False)
+        file = self._client.tables.export(table)
+        path = Path(self._client.files.download(file, str(self._folder / "down")))
         seconds = time.perf_counter() - started
-        size = Path(path).stat().st_size
-        Path(path).unlink()
+        size = path.stat().st_size
+        path.unlink()
+        self._client.files.delete(file)
         return {"seconds": seconds, "bytes": size}
 
     def drop(self, table: str) -> None:
