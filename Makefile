@@ -7,10 +7,11 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv docker images test demo bench chaos hostile lint types imports scenarios down clean
+.PHONY: help venv docker images test demo bench chaos hostile fuzz-api lint types imports scenarios \
+	down clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do \
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do \
 		printf '%-18s %s\n' "$$a" "$$b"; done
 
 venv:  ## the virtual environment .venv, at the versions of constraints.txt
@@ -48,6 +49,9 @@ hostile: images  ## hostile images, requests and fuzzing, the long form; ARGS="f
 	@$(PYTHON) .ci/machine.py tracers
 	@$(PY) -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	@$(PY) -m tests.hostile $(ARGS)
+
+fuzz-api: venv  ## a thousand requests of each part of the API, made of its own description
+	@VAKA_FUZZ_CASES=$${VAKA_FUZZ_CASES:-1000} $(PY) -m pytest tests/server/test_fuzz.py $(ARGS)
 
 lint: venv  ## style and formatting
 	@$(PY) -m ruff check .
