@@ -109,6 +109,14 @@ async def test_what_is_knowingly_absent_is_501_for_those_who_may_ask(tmp_path: P
     assert (status, value["code"]) == (401, "storage.tokenInvalid")
 
 
+@pytest.mark.scenario("storage-api", 11)
+async def test_there_are_no_workspaces_to_be_made(site: Site) -> None:
+    for prefix in ("", "/branch/default"):
+        assert await site.get(f"/v2/storage{prefix}/workspaces") == []
+        answer = await site.ask("POST", f"/v2/storage{prefix}/workspaces", {"backend": "snowflake"})
+        assert (answer.status, answer.value["code"]) == (501, "notImplemented")
+
+
 async def test_the_run_of_a_caller_goes_with_what_it_does(tmp_path: Path) -> None:
     app = app_with(tmp_path)
     _, value = await ask(app, "GET", "/v2/storage/echo/a", {"X-KBC-RunId": "12.34"})
