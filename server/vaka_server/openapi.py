@@ -99,9 +99,12 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    failure = _FAILURES[route.dialect or problems.path_dialect(route.rule)]
+    dialect = route.dialect or problems.path_dialect(route.rule)
+    content = _content(_FAILURES[dialect])
+    if dialect == "blob":  # a name that no path can have does not reach the protocol
+        content |= _content("StorageError")
     answers: dict[str, Any] = {
-        "default": {"description": "The request failed.", "content": _content(failure)}
+        "default": {"description": "The request failed.", "content": content}
     }
     if route.status < 400:
         done: dict[str, Any] = {"description": "Done."}
