@@ -60,6 +60,8 @@ class OwnDaemon:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    # a daemon without a bridge removes the one that another has on its host
+                    *("unshare", "--net", "--"),
                     *("dockerd", "--host", self.host, "--storage-driver", "vfs"),
                     *("--data-root", str(self._folder / "data")),
                     *("--exec-root", str(self._folder / "exec")),
