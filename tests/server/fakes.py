@@ -44,6 +44,9 @@ class FakeCatalog:
     asked: list[str] = field(default_factory=list)
     answering: Callable[[], Any] | None = None
 
+    async def projects(self) -> list[Project]:
+        return [token().project]
+
     async def verify_token(self, secret: str) -> Token:
         self.asked.append(f"token {secret}")
         found = self.known.get(secret)
