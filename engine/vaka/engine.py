@@ -714,11 +714,20 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """Whether the engine can work now; asks the store, the runtime and the disk."""
         services = self.services
         disk = await services.admission.disk()
+        counts: dict[Status, int] = {}
+
+        async def count() -> None:
+            counts.update(await services.store.counts())
+
+        store = await _reason(count())
+        warnings = [disk.warns] if disk.warns and not disk.stops else []
+        if not self.config.worker and store is None:
+            warnings += _nobody_works(counts)
         return Health(
-            store=await _reason(services.store.counts()),
+            store=store,
             runtime=await _reason(services.runtime.info()) if self.config.worker else None,
             disk=disk.stops,
-            warnings=(disk.warns,) if disk.warns and not disk.stops else (),
+            warnings=tuple(warnings),
         )
 
     async def _definition(self, spec: JobSpec) -> ComponentDefinition:
@@ -842,6 +851,18 @@ async def _reason(question: Awaitable[object]) -> str | None:
     except trio.TooSlowError:
         return f"no answer within {HEALTH_TIMEOUT:g} s"
     return None
+
+
+def _nobody_works(counts: Mapping[Status, int]) -> list[str]:
+    """A warning, when jobs wait and none runs, for an engine that runs none itself."""
+    waiting = counts.get(Status.WAITING, 0)
+    if not waiting or counts.get(Status.PROCESSING, 0) or counts.get(Status.TERMINATING, 0):
+        return []
+    jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
+    return [
+        f"{jobs} and none runs. This engine runs none itself: is there one that does (`vaka worker`) on "
+        "this job store?"
+    ]
 
 
 def _request_hash(document: Mapping[str, Any]) -> str:

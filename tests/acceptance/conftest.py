@@ -94,6 +94,17 @@ class Server:
         assert self._process is not None
         self._process.send_signal(with_signal)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server's process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait_for_log(self, event: str) -> None:
+        """Return once the server has logged an event of this name."""
+        deadline = time.monotonic() + PATIENCE
+        while f'"{event}"' not in (self.home / "server.log").read_text():
+            assert time.monotonic() < deadline, f"{event} was never logged"
+
     def ended(self) -> int:
         """Return once the server's process has ended; its exit code."""
         assert self._process is not None

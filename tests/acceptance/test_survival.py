@@ -121,6 +121,46 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(
     assert server.logged(sleeping) == EXPECTED[:51]
 
 
+@pytest.fixture
+def draining(server: Server) -> None:
+    """The server waits for its jobs when it is asked to stop."""
+    server.settings = {"VAKA_SHUTDOWN": "drain"}
+
+
+@pytest.fixture
+def stopping(server: Server) -> None:
+    """The server ends its jobs when it is asked to stop."""
+    server.settings = {"VAKA_SHUTDOWN": "stop", "VAKA_STOP_GRACE": "0.5"}
+
+
+def test_a_second_signal_ends_a_server_that_waits_and_its_jobs_go_on(
+    draining: None, server: Server, images: Images, sleeping: str
+) -> None:
+    server.send(signal.SIGTERM)
+    server.wait_for_log("server.stopping")
+    assert server.is_alive
+    server.send(signal.SIGTERM)
+    assert server.ended() == -signal.SIGTERM
+    (name,) = images.containers(server.instance)
+    server.start()
+    assert images.containers(server.instance) == [name]
+    wake(server, sleeping)
+    assert_done_once(server, images, sleeping)
+
+
+def test_a_server_that_is_to_stop_its_jobs_leaves_none_alive(
+    stopping: None, server: Server, images: Images, sleeping: str
+) -> None:
+    assert server.kill(signal.SIGTERM) == 0
+    assert images.containers(server.instance) == []
+    assert list((server.home / "jobs").iterdir()) == []
+    server.start()
+    resource = server.get(f"/queue/job/{sleeping}").json()
+    assert resource["status"] == "terminated"
+    assert resource["terminatedBy"]["description"] == "engine shutdown"
+    assert server.logged(sleeping) == EXPECTED[:51]
+
+
 STUBBORN = r"""
 trap 'echo asked' TERM
 echo begun

@@ -50,6 +50,7 @@ class Modest(LocalCatalog):
     rollback_row = Catalog.rollback_row
     copy_row = Catalog.copy_row
     states = Catalog.states
+    oauth_credentials_ids = Catalog.oauth_credentials_ids
     metadata = Catalog.metadata
     put_metadata = Catalog.put_metadata
     delete_metadata = Catalog.delete_metadata

@@ -26,6 +26,19 @@ from vaka_local.database import Database
 from vaka_local.names import file_name, words
 from vaka_local.storage import LocalStorage
 
+WITHOUT_RIGHTS = "".join(
+    f"ALTER TABLE tokens DROP COLUMN {column}; "
+    for column in (
+        "can_manage_tokens",
+        "can_read_all_file_uploads",
+        "can_purge_trash",
+        "refreshed",
+        "creator_id",
+        "creator_description",
+    )
+)
+"""Makes tokens what they were before the sixth version."""
+
 
 async def upload(
     storage: LocalStorage,
@@ -221,6 +234,7 @@ async def test_a_catalog_of_the_first_version_gets_its_branches(home: Path) -> N
             "DROP TABLE branch_states; DROP TABLE branches; ALTER TABLE files DROP COLUMN branch; "
             "DROP TABLE file_blobs; ALTER TABLE files DROP COLUMN is_uploaded; "
             "ALTER TABLE files ADD COLUMN content VARCHAR; "
+            f"{WITHOUT_RIGHTS}"
             "DELETE FROM vaka_local_schema; INSERT INTO vaka_local_schema VALUES (1);"
         )
 
@@ -509,6 +523,7 @@ async def test_files_of_the_third_version_keep_their_content(home: Path, tmp_pat
             "UPDATE files SET content = (SELECT rtrim(replace(content, name, ''), '/')"
             " FROM file_blobs WHERE file_id = id LIMIT 1); "
             "DROP TABLE file_blobs; ALTER TABLE files DROP COLUMN is_uploaded; "
+            f"{WITHOUT_RIGHTS}"
             "UPDATE vaka_local_schema SET version = 3;"
         )
 
