@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import tcp_server
 
@@ -63,7 +64,23 @@ class BoundedServer(tcp_server.TCPServer):
 
     What fails in it ends this connection only. hypercorn lets it through to the task that all share: one
     broken chunk of a body, from a client without a token, would end the process.
+
+    A connection that the client has left is over as soon as what it asked for is. hypercorn waits as
+    long as for the next request of one that is there, and clients that make a connection for every
+    request would soon have as many as they may.
     """
+
+    _is_left = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._is_left = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if self._is_left and isinstance(event, Updated):
+            return  # there is no next request to wait for
+        await super().protocol_send(event)
 
     async def run(self) -> None:
         try:

@@ -11,7 +11,7 @@ import pytest
 import trio
 from hypercorn.trio import serve as serve_http
 from tests.server.fakes import FakeEngine, make_app
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from vaka_server import body, connections
 from vaka_server.access import Access
@@ -71,6 +71,19 @@ async def test_one_address_has_half_of_all_connections_unless_it_is_a_proxy(
                 assert not await is_served(one_more)
             async with await connect(port, "127.0.0.2") as other:
                 assert await is_served(other) is not bool(proxies)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_connects_for_every_request_is_always_served(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST", 8)
+    async with trio.open_nursery() as nursery:
+        port = await serving(app, nursery)
+        for _ in range(40):
+            async with await connect(port) as stream:
+                assert await is_served(stream)
+                await wait_all_tasks_blocked(0.01)  # it waits for the next request
         nursery.cancel_scope.cancel()
 
 
