@@ -122,9 +122,7 @@ class _Parser(QueryReader[Condition]):
             name = found[1]
             if name not in _FIELDS:
                 raise QueryError(f'there is no field "{name}": there are {", ".join(_FIELDS)}')
-        self._terms += 1
-        if self._terms > _MOST_TERMS:
-            raise QueryError(f"it has more than {_MOST_TERMS} terms")
+        self._count(1)
         compare = _FIELDS[name]
         if self._take(OPEN):
             inner = self._clauses(name, depth + 1)
@@ -147,9 +145,15 @@ class _Parser(QueryReader[Condition]):
         if found := self._take(VALUE):
             value = _Value.read(found[1], found[2])
             if name == "name":
-                self._terms += len(words(value.text))
+                self._count(len(words(value.text)))
             return compare(value, "=")
         raise QueryError("a term is missing or not understood")
+
+    def _count(self, terms: int) -> None:
+        """Note so many more terms; SQLite bounds how deep an expression may be."""
+        self._terms += terms
+        if self._terms > _MOST_TERMS:
+            raise QueryError(f"it has more than {_MOST_TERMS} terms")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from vaka.errors import NotFound as NoBranch
 from vaka_server import body, documents, problems, routes
 from vaka_server.access import Access, Gate
 from vaka_server.audit import Witness
-from vaka_server.body import Connection, Request
+from vaka_server.body import Connection, Refusal, Request
 from vaka_server.file_access import FileAccess, signing_key
 from vaka_server.hosts import ABSENT, SERVICES, Hosts
 from vaka_server.logs import context
@@ -127,6 +127,7 @@ class App(QuartTrio):
     request_class = Request
     url_rule_class = LazyRule  # type: ignore[assignment]  # as Quart itself does
     asgi_http_class = Connection
+    asgi_websocket_class = Refusal
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         super().__init__("vaka_server", static_folder=None)

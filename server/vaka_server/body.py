@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import trio
 from quart.wrappers.response import ResponseBody
-from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 from quart_trio.wrappers.request import TrioBody, TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -172,6 +172,13 @@ class Connection(TrioASGIHTTPConnection):
         cast("Body", request.body).discard()
         await self._send_response(sending, response)
         nursery.cancel_scope.cancel()
+
+
+class Refusal(TrioASGIWebsocketConnection):
+    """Refuses a WebSocket before it is one: no route here speaks it, and hypercorn answers 403."""
+
+    async def __call__(self, _: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await send({"type": "websocket.close", "code": 1000, "reason": None})
 
 
 def parse_json(raw: bytes) -> Any:

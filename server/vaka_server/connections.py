@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import tcp_server
 
@@ -80,7 +81,10 @@ class BoundedServer(tcp_server.TCPServer):
     async def protocol_send(self, event: Event) -> None:
         if self._is_left and isinstance(event, Updated):
             return  # there is no next request to wait for
-        await super().protocol_send(event)
+        try:
+            await super().protocol_send(event)
+        except trio.BusyResourceError:  # it is being closed, for what came was no HTTP
+            await self.protocol.handle(Closed())
 
     async def run(self) -> None:
         try:

@@ -148,7 +148,7 @@ def run_requests(options: argparse.Namespace) -> list[str]:
         described = requests.operations(server.get("/openapi.json").json())
         with (
             watching(server) as watch,
-            closing(requests.Client(server.url, server.token)) as client,
+            closing(requests.Client.of(server)) as client,
         ):
             for kind in ("paths", "queries", "bodies", "members"):
                 asked = getattr(requests, f"in_{kind}")(described)
@@ -157,6 +157,8 @@ def run_requests(options: argparse.Namespace) -> list[str]:
                 if re.search(rb"^HTTP/1\.1 5..", client.raw(data), re.MULTILINE):
                     wrong.append(name)
         wrong += watch.failures
+        if not client.is_known:
+            wrong.append("a request has taken the client's token away: nothing after it counts")
         print(
             f"requests: {client.count} to {len(described)} routes, {_felt(watch)}, {len(wrong)} wrong"
         )

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from tests.acceptance.conftest import Server
+
 PATIENCE = 60.0
 """Seconds in which any request is answered: a bound, no measure."""
 QUIET = 2.0
@@ -186,8 +188,19 @@ class Client:
         self.count = 0
         """Requests so far."""
 
+    @classmethod
+    def of(cls, server: Server) -> Client:
+        """A client with a token of its own: the first one's id is what requests take tokens away by."""
+        made = server.vaka("token", "create", "--description", "hostile", "--role", "admin")
+        return cls(server.url, made["token"])
+
     def close(self) -> None:
         self._connection.close()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its token is still good, so that what it asked for was done as far as it could be."""
+        return self.ask("GET", "/v2/storage/tokens/verify")[0] == 200
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, kind: str | None = None

@@ -123,6 +123,17 @@ async def test_a_broken_request_ends_its_connection_and_nothing_else(app: App, s
         nursery.cancel_scope.cancel()
 
 
+async def test_a_websocket_is_refused(app: App) -> None:
+    wanted = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+        port = await serving(app, nursery)
+        async with await connect(port) as stream:
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + wanted + key)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 403")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_body_that_trickles_is_given_up(autojump_clock: MockClock) -> None:
     incoming = body.Body(None, None)
 

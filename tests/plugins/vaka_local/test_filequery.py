@@ -199,6 +199,7 @@ def test_queries_find(connection: Connection, query: str, expected: str) -> None
         ("created:9999-12-31", "is not a date or time"),
         ("(" * 60 + "x" + ")" * 60, "nested more than 50 deep"),
         ("x " * 501, "has more than 500 terms"),
+        ("x," * 501, "has more than 500 terms"),
         ('"' + "x " * 600 + '" y', "has more than 500 terms"),
         ("x" * 10_001, "has more than 10000 characters"),
     ],
