@@ -224,7 +224,7 @@ class EngineConfig(Model):
 
     @property
     def owner(self) -> tuple[int, int]:
-        """Numeric user and group that own what containers may write."""
+        """Numeric user and group that containers run as."""
         uid, _, gid = self.effective_user.partition(":")
         return int(uid), int(gid or uid)
 

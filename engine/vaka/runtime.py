@@ -189,6 +189,7 @@ class DockerRuntime(ContainerRuntime):
         self._cpus = 1
         self._platform = ""
         self._is_here = False
+        self._root = (0, 0)
         self._forgets_newlines = False
         self._kernel: KernelLog | None = None
         self._memory_files = ""
@@ -246,6 +247,7 @@ class DockerRuntime(ContainerRuntime):
             for key, what in limits.items()
             if info.get(key) is False
         ]
+        self._root = containers_root(info)
         if self._is_here:
             self._memory_files = memory_files(info)
         return RuntimeInfo(
@@ -567,6 +569,10 @@ class DockerRuntime(ContainerRuntime):
             except DockerNotFound:
                 return None  # the container cannot be made either, and the daemon says so
         return next(filter(None, map(_gateway, found["IPAM"]["Config"] or ())), None)
+
+    def host_owner(self, user: int, group: int) -> tuple[int, int]:
+        """See `ContainerRuntime`: with `userns-remap`, ids count from those of the containers' root."""
+        return self._root[0] + user, self._root[1] + group
 
     async def wait(self, name: str) -> ContainerExit:
         mine = self._waits[name] = _Wait()
@@ -1127,6 +1133,22 @@ def memory_files(info: Mapping[str, Any]) -> str:
     if str(info.get("CgroupVersion", "1")) == "2":
         return f"{CGROUPS}/{group}/memory.peak"
     return f"{CGROUPS}/memory/{group}/memory.max_usage_in_bytes"
+
+
+def containers_root(info: Mapping[str, Any]) -> tuple[int, int]:
+    """Who root of a container is on its host, by what the daemon says of itself: user and group.
+
+    A daemon with `userns-remap` has a data root for each mapping, which has its name.
+    """
+    if "name=userns" not in (info.get("SecurityOptions") or ()):
+        return 0, 0
+    named = re.search(r"/(\d+)\.(\d+)$", str(info.get("DockerRootDir")))
+    if named is None:
+        raise ApplicationError(
+            "Docker Engine remaps the users of containers, and does not tell to whom: its data root "
+            f"{info.get('DockerRootDir')} is not named after them. Use one without userns-remap."
+        )
+    return int(named[1]), int(named[2])
 
 
 def _processes(group: Path) -> list[int]:

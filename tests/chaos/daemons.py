@@ -41,12 +41,16 @@ LOST = {"runtime_lost", "container_lost"}
 class OwnDaemon:
     """A Docker Engine that nobody else uses."""
 
-    def __init__(self, folder: Path) -> None:
+    # a daemon without a bridge removes the one that another has on its host
+    command: tuple[str, ...] = ("unshare", "--net", "--", "dockerd")
+
+    def __init__(self, folder: Path, *options: str) -> None:
         self.socket = folder / "docker.sock"
         self.is_dead = True
         self.mark = f"job of {folder.name}"
         """A part of the command of every job."""
         self._folder = folder
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,13 +64,13 @@ class OwnDaemon:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    # a daemon without a bridge removes the one that another has on its host
-                    *("unshare", "--net", "--"),
-                    *("dockerd", "--host", self.host, "--storage-driver", "vfs"),
+                    *self.command,
+                    *("--host", self.host, "--storage-driver", "vfs"),
                     *("--data-root", str(self._folder / "data")),
                     *("--exec-root", str(self._folder / "exec")),
                     *("--pidfile", str(self._folder / "docker.pid")),
                     *("--bridge", "none", "--iptables=false", "--ip-forward=false"),
+                    *self._options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -142,10 +146,12 @@ def _commands(part: str) -> dict[int, str]:
 
 
 @contextmanager
-def own_daemon(image: str, docker_host: str) -> Iterator[OwnDaemon]:
+def own_daemon(
+    image: str, docker_host: str, *options: str, kind: type[OwnDaemon] = OwnDaemon
+) -> Iterator[OwnDaemon]:
     """A running daemon that has `image`, which the daemon at `docker_host` gives."""
     with tempfile.TemporaryDirectory(prefix="vaka-dockerd-", dir="/tmp") as folder:
-        daemon = OwnDaemon(Path(folder))
+        daemon = kind(Path(folder), *options)
         try:
             daemon.start()
             saved = subprocess.run(

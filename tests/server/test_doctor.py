@@ -49,7 +49,7 @@ async def test_a_folder_that_the_daemon_does_not_see_is_told(
     elsewhere.chmod(0o777)
 
     @contextmanager
-    def probe_folder(parent: Path, user: str) -> Iterator[tuple[Path, str]]:
+    def probe_folder(parent: Path, owner: tuple[int, int]) -> Iterator[tuple[Path, str]]:
         yield elsewhere, "token"
 
     monkeypatch.setattr(doctor, "probe_folder", probe_folder)
@@ -173,6 +173,18 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_who_containers_are(tmp_path: Path) -> None:
     assert doctor.check_user(Settings(home=tmp_path, container_user="0:0")).state == "warning"
     assert doctor.check_user(Settings(home=tmp_path)).state == "ok"
+
+
+def test_a_daemon_that_remaps_users_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    found = doctor.check_users((200_000, 200_000))
+    assert (found.state, "200000:200000" in found.detail) == ("ok", True)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    found = doctor.check_users((200_000, 200_000))
+    assert (found.state, found.advice) == (
+        "failed",
+        "Run Vaka as root, or use a Docker Engine without userns-remap.",
+    )
 
 
 def test_settings_without_effect_are_told() -> None:

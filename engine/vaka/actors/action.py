@@ -171,7 +171,7 @@ class Actions:
             spec=spec,
             name=name,
             run_id=spec.run_id or random.token_hex(8),
-            folder=JobFolder(actions_folder(config.home) / name, owner=config.owner),
+            folder=JobFolder(actions_folder(config.home) / name, owner=services.folder_owner),
             project=project,
             stage=Stage(
                 index=0,

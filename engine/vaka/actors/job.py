@@ -326,7 +326,7 @@ class JobActor:
 
     async def _remove_folder(self) -> None:
         try:
-            await trio.to_thread.run_sync(job_folder(self._services.config, self.record.id).remove)
+            await trio.to_thread.run_sync(job_folder(self._services, self.record.id).remove)
         except OSError:
             log.exception("folder.leaked", extra={"job_id": self.record.id})
 
@@ -421,7 +421,7 @@ class JobActor:
             plan = await self._keep_plan(plan, unit_bytes, unsaved, events)
         self._plan = plan
         context = JobContext(services.config, record, spec, project, branch)
-        folder = job_folder(services.config, record.id)
+        folder = job_folder(services, record.id)
         is_alone = plan.width == 1
         self._definitions = [
             DefinitionActor(
@@ -475,7 +475,7 @@ class JobActor:
             Stopped: it has, and somebody has asked to stop it.
         """
         record = self.record
-        folder = job_folder(self._services.config, record.id).root
+        folder = job_folder(self._services, record.id).root
         if record.is_fresh or await trio.to_thread.run_sync(folder.is_dir):
             return record
         undone = [

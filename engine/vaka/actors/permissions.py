@@ -38,10 +38,9 @@ async def take_back(
     Raises:
         ApplicationError: it cannot be done.
     """
-    owner = services.config.owner
     await tell("Normalizing working directory permissions")
     try:
-        await trio.to_thread.run_sync(folder.normalise_permissions, *owner)
+        await trio.to_thread.run_sync(folder.normalise_permissions, *services.folder_owner)
     except PermissionError:
         log.info("folder.foreign", extra={"container": spec.name})
     else:
@@ -50,7 +49,7 @@ async def take_back(
         if attempt > 1:
             await trio.sleep(random.uniform(*PAUSE))  # noqa: S311 - a pause is no secret
             await tell("Normalizing working directory permissions")
-        helper = ownership_container(spec, owner, attempt)
+        helper = ownership_container(spec, services.config.owner, attempt)
         ending = await _run(services, helper)
         if ending is None:
             continue
@@ -70,7 +69,7 @@ async def take_back(
 def ownership_container(
     spec: ContainerSpec, owner: tuple[int, int], attempt: int = 1
 ) -> ContainerSpec:
-    """A container that gives everything that is mounted in `spec`'s to `owner`."""
+    """A container that gives everything that is mounted in `spec`'s to `owner`, as it knows them."""
     targets = " ".join(mount.target for mount in spec.mounts)
     return replace(
         spec,

@@ -54,3 +54,8 @@ class Services:
     now: Callable[[], datetime] = utcnow
     acting: set[str] = field(default_factory=set)
     """Names of the actions under way here, as their containers and folders have them."""
+
+    @property
+    def folder_owner(self) -> tuple[int, int]:
+        """Numeric user and group on the host that own what containers may write."""
+        return self.runtime.host_owner(*self.config.owner)

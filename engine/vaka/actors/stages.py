@@ -23,6 +23,7 @@ from vaka.actors.reconciler import (
     LABEL_STAGE,
     jobs_folder,
 )
+from vaka.actors.services import Services
 from vaka.config import EngineConfig
 from vaka.datafolder import JobFolder
 from vaka.encryption import replace_secrets
@@ -210,9 +211,10 @@ def mounts(folder: JobFolder) -> tuple[Mount, ...]:
     return (Mount(folder.data, "/data"), Mount(folder.tmp, "/tmp"))  # noqa: S108
 
 
-def job_folder(config: EngineConfig, job_id: int) -> JobFolder:
+def job_folder(services: Services, job_id: int) -> JobFolder:
     """The folder of a job, there or not."""
-    return JobFolder(jobs_folder(config.home) / str(job_id), owner=config.owner)
+    root = jobs_folder(services.config.home) / str(job_id)
+    return JobFolder(root, owner=services.folder_owner)
 
 
 def image_definition(spec: JobSpec) -> ComponentDefinition:

@@ -18,6 +18,8 @@ import trio
 
 from vaka.docker import Docker, DockerError, DockerNotFound, DockerUnreachable
 from vaka.docker.containers import DockerContainer
+from vaka.errors import ApplicationError
+from vaka.runtime import containers_root
 from vaka_server.cli import text
 from vaka_server.settings import Settings, unknown_variables
 
@@ -91,10 +93,19 @@ async def examine(settings: Settings) -> AsyncGenerator[Check, None]:
         yield check_platform(info)
         yield await check_clock(docker)
         yield check_limits(info)
-        root = Path(str(info.get("DockerRootDir", "")))
-        if root.is_absolute() and _is_local(docker) and await trio.Path(root).exists():
-            yield check_disk("docker disk", root)
-        yield await check_mount(docker, settings)
+        try:
+            root = containers_root(info)
+        except ApplicationError as error:
+            yield Check(
+                "users", "failed", error.message, "See userns-remap in the operators' guide."
+            )
+            return
+        if any(root):
+            yield check_users(root)
+        data = Path(str(info.get("DockerRootDir", "")))
+        if data.is_absolute() and _is_local(docker) and await trio.Path(data).exists():
+            yield check_disk("docker disk", data)
+        yield await check_mount(docker, settings, root)
 
 
 # -- this side -------------------------------------------------------------------------------------
@@ -261,8 +272,26 @@ def check_limits(info: Mapping[str, Any]) -> Check:
     return Check("limits", "ok", detail)
 
 
-async def check_mount(docker: Docker, settings: Settings) -> Check:
-    """Whether a container reads and writes what this process lays out in a folder."""
+def check_users(root: tuple[int, int]) -> Check:
+    """Whether folders can be given to containers of a daemon that remaps their users, to this root."""
+    detail = (
+        f"the daemon remaps users (userns-remap): root of a container is {root[0]}:{root[1]} here"
+    )
+    if os.geteuid() != 0:
+        return Check(
+            "users",
+            "failed",
+            f"{detail}, and only root can hand files to others",
+            "Run Vaka as root, or use a Docker Engine without userns-remap.",
+        )
+    return Check("users", "ok", detail)
+
+
+async def check_mount(docker: Docker, settings: Settings, root: tuple[int, int] = (0, 0)) -> Check:
+    """Whether a container reads and writes what this process lays out in a folder.
+
+    `root` is who the root of containers is here.
+    """
     try:
         images = await _limited(docker.images.list())
     except DockerError as error:
@@ -275,7 +304,8 @@ async def check_mount(docker: Docker, settings: Settings) -> Check:
             "Run `docker pull busybox` (or import any image with a shell), then this again.",
         )
     user = settings.engine.effective_user
-    with probe_folder(nearest(settings.home), user) as (folder, token):
+    uid, gid = settings.engine.owner
+    with probe_folder(nearest(settings.home), (root[0] + uid, root[1] + gid)) as (folder, token):
         problem: Check | None = None
         for image in candidates(images)[:TRIES]:
             outcome = await _probe(docker, image, folder, token, user)
@@ -297,7 +327,7 @@ def candidates(images: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 @contextmanager
-def probe_folder(parent: Path, user: str) -> Iterator[tuple[Path, str]]:
+def probe_folder(parent: Path, owner: tuple[int, int]) -> Iterator[tuple[Path, str]]:
     """A folder as a job's is, with a file `token` in it, and what the file says."""
     secret = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix=".vaka-doctor-", dir=parent) as name:
@@ -307,9 +337,8 @@ def probe_folder(parent: Path, user: str) -> Iterator[tuple[Path, str]]:
         folder.chmod(0o700)
         file.chmod(0o600)
         if os.geteuid() == 0:
-            uid, _, gid = user.partition(":")
             for path in (file, folder):
-                os.chown(path, int(uid), int(gid or uid))
+                os.chown(path, *owner)
         yield folder, secret
 
 
@@ -362,7 +391,7 @@ async def _probe(docker: Docker, image: str, folder: Path, secret: str, user: st
         "mount",
         "failed",
         f"a container of user {user} could not copy a file in {folder.parent}: {text.clean(said)}",
-        "Check SELinux or AppArmor, user namespaces (userns-remap), and VAKA_CONTAINER_USER.",
+        "Check SELinux or AppArmor, and VAKA_CONTAINER_USER.",
     )
 
 

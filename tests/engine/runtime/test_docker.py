@@ -309,7 +309,7 @@ async def test_a_container_that_closes_its_output_and_runs_on_is_still_waited_fo
     ended = await run(runtime, new("echo bye; exec >&- 2>&-; sleep 2; exit 3"))
 
     assert (ended.stdout, ended.exit.exit_code) == (b"bye\n", 3)
-    assert (ended.exit.seconds or 0) >= 2
+    assert (ended.exit.seconds or 0) > 1  # a busy daemon notes the start late
 
 
 async def test_info_names_the_daemon(runtime: DockerRuntime) -> None:
