@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 from tests.acceptance.conftest import PATIENCE, Server
-from tests.acceptance.images import Images
+from tests.acceptance.images import Images, Program
 from tests.hostile.images import Case
 
 NEIGHBOUR = """
@@ -101,8 +101,9 @@ class Site:
     def open(self) -> None:
         """Start the server, and the job that others should not reach."""
         self.server.start()
-        about = {"id": "hostile.neighbour"}
-        self._put(about, NEIGHBOUR, is_python=False, canary=self.canary)
+        program = self._program(NEIGHBOUR, is_python=False, canary=self.canary)
+        (image,) = self.images.make([program])
+        self._put({"id": "hostile.neighbour"}, image)
         self.neighbour = self._submit("hostile.neighbour", {"configData": {}}, "run")
         self.server.wait_for_line(str(self.neighbour), "ready")
         self._before = _seen(self.outside)
@@ -115,19 +116,22 @@ class Site:
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def add(self, case: Case, **values: str) -> None:
-        """Build the images of a case and register them."""
-        more = {"data": dict(case.data), "features": list(case.features)}
-        self._put({"id": case.component, **more}, case.program, is_python=case.is_python, **values)
+    def _programs(self, case: Case, **values: str) -> dict[str, Program]:
+        """What the images of a case are made of, by component."""
+        found = {case.component: self._program(case.program, is_python=case.is_python, **values)}
         if case.after is not None:
-            self._put({"id": f"{case.component}-p"}, case.after, is_python=False, **values)
+            found[f"{case.component}-p"] = self._program(case.after, is_python=False, **values)
+        return found
 
-    def _put(self, given: dict[str, Any], program: str, *, is_python: bool, **values: str) -> None:
+    def _program(self, program: str, *, is_python: bool, **values: str) -> Program:
         for name, value in {**self.places, **{f"{{{k}}}": v for k, v in values.items()}}.items():
             program = program.replace(name, value)
-        image = (
-            self.images.python(self._pybase, program) if is_python else self.images.script(program)
-        )
+        if is_python:
+            return self._pybase, ("python3", "-c", program)
+        return self.images.shell(program)
+
+    def _put(self, given: dict[str, Any], image: str) -> None:
+        """Register a component."""
         uri, _, tag = image.partition(":")
         kind = "processor" if given["id"].endswith("-p") else "application"
         definition = {"type": "dockerhub", "uri": uri, "tag": tag}
@@ -149,9 +153,16 @@ class Site:
     def run(self, cases: Sequence[Case], **values: str) -> dict[str, Ending]:
         """Run the jobs of these cases, all together; how each ended."""
         jobs: dict[str, int] = {}
+        programs: dict[str, Program] = {}
+        for case in cases:
+            programs |= self._programs(case, **values)
+        images = dict(zip(programs, self.images.make([*programs.values()]), strict=True))
         with self._racing() as raced:
             for case in cases:
-                self.add(case, **values)
+                more = {"data": dict(case.data), "features": list(case.features)}
+                self._put({"id": case.component, **more}, images[case.component])
+                if case.after is not None:
+                    self._put({"id": f"{case.component}-p"}, images[f"{case.component}-p"])
                 body: dict[str, Any] = {"configData": case.configuration}
                 if case.data.get("default_bucket"):
                     configs = f"/v2/storage/components/{case.component}/configs"
