@@ -4,6 +4,11 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
+WORKERS ?= auto
+
+# An installed package has its byte code: without it every process that a test or a measure starts would
+# compile two hundred modules first.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -24,12 +29,12 @@ docker:  ## a Docker Engine that answers: one that does is used as it is, else D
 images: venv docker  ## the images of tests and demo, made without a registry
 	@$(PYTHON) .ci/images.py
 
-test:  ## all tests; ARGS="tests/engine -k name" runs some
+test:  ## all tests, on all cores; ARGS="tests/engine -k name" runs some, WORKERS=0 one after another
 	@$(PYTHON) .ci/machine.py python docker postgresql networks
 	@$(PYTHON) .ci/environment.py
 	@$(PYTHON) .ci/images.py
 	@$(PYTHON) .ci/clients.py
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
 
 demo:  ## a stored configuration on real data, end to end, compared with an independent computation
 	@$(PYTHON) .ci/machine.py python docker

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -20,6 +23,14 @@ from tests.acceptance.images import Images
 STARTS = 60.0
 """Seconds within which a server answers: a bound, no measure."""
 PATIENCE = 120.0
+
+
+@cache
+def initialised() -> tuple[TemporaryDirectory[str], str]:
+    """A home as `vaka init` makes it, to be copied by whoever needs one; its admin token."""
+    folder = TemporaryDirectory(prefix="vaka-home-")
+    made = Server(Path(folder.name), "template").run("init", "--json")
+    return folder, json.loads(made.stdout)["token"]
 
 
 class Server:
@@ -62,8 +73,7 @@ class Server:
     def start(self) -> None:
         """Start the server and return once it answers."""
         if not self.token:
-            made = json.loads(self.run("init", "--json").stdout)
-            self.token = made["token"]
+            self.token = self._initialise()
         log = (self.home / "server.log").open("a")
         self._process = subprocess.Popen(
             [*self.command, "serve", "--port", "0", "--json"],
@@ -83,6 +93,15 @@ class Server:
         deadline = time.monotonic() + STARTS
         while httpx.get(f"{self.url}/readyz").status_code != 200:
             assert time.monotonic() < deadline, "the server does not become ready"
+
+    def _initialise(self) -> str:
+        """Make the home what `vaka init` makes of it; its admin token."""
+        if {"VAKA_STORE_URL", "VAKA_CATALOG_URL"} & self.settings.keys():
+            token: str = json.loads(self.run("init", "--json").stdout)["token"]
+            return token
+        made, token = initialised()
+        shutil.copytree(made.name, self.home, dirs_exist_ok=True)
+        return token
 
     def kill(self, with_signal: signal.Signals = signal.SIGKILL) -> int:
         """End the server's process, and only that; its exit code."""

@@ -33,6 +33,14 @@ def host() -> FakeHost:
 
 
 @pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Settings of an engine that does nothing by itself for a day, so that days pass quickly."""
+    day = 86_400.0
+    monkeypatch.setattr("vaka.store._watch.LOOK_INTERVAL", day)
+    return {"lease": day, "reconcile_interval": day, "idle_poll": day}
+
+
+@pytest.fixture
 def make_engine(clock: MockClock, host: FakeHost, tmp_path: Path) -> MakeEngine:
     """Makes engines on one home and one host, as restarts would; settings are EngineConfig's.
 

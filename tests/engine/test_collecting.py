@@ -239,10 +239,9 @@ async def test_old_snapshots_go_and_files_of_people_stay(
 
 
 async def test_a_collection_by_itself_is_off_unless_asked_for(
-    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, seldom: dict[str, float]
 ) -> None:
     host.images[IMAGE] = FakeImage(Script(), digests=("worker@sha256:" + "0" * 64,), local=False)
-    seldom = {"lease": 86_400.0, "reconcile_interval": 86_400.0, "idle_poll": 86_400.0}
     ages = {"gc_image_age": 1.0, **seldom}
     async with make_engine(**ages) as engine:
         job = await engine.submit(JobSpec(image=IMAGE))

@@ -99,10 +99,10 @@ async def test_a_job_past_its_timeout_leaves_no_container(
 
 
 async def test_without_a_timeout_a_job_may_run_for_days(
-    host: FakeHost, clock: MockClock, make_engine: MakeEngine
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, seldom: dict[str, float]
 ) -> None:
     play(host, seconds=86_400)
-    async with make_engine(lease=86_400, reconcile_interval=86_400, idle_poll=86_400) as engine:
+    async with make_engine(**seldom) as engine:
         job = await engine.submit(JobSpec(image=IMAGE, timeout=0))
         assert (await job.wait()).status is Status.SUCCESS
 

@@ -256,11 +256,11 @@ async def test_a_configuration_may_set_the_time_of_its_component(
     host: FakeHost,
     clock: MockClock,
     tmp_path: Path,
+    seldom: dict[str, float],
     wanted: int | None,
     seconds: int,
 ) -> None:
-    day = 86_400
-    async with make_engine(lease=day, reconcile_interval=day, idle_poll=day) as engine:
+    async with make_engine(**seldom) as engine:
         project = Project(engine, host, tmp_path)
         await project.component("x", seconds=math.inf, data={"process_timeout": 20})
         began = trio.current_time()
