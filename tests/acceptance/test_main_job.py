@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,14 @@ year,month,carrier,origin,dep_delay,arr_delay
 """
 
 
-@pytest.fixture
-def ready(server: Server, demo_images: dict[str, str], tmp_path: Path) -> Server:
-    """A server with the demo's components and configuration, and a handful of flights."""
+@pytest.fixture(scope="module")
+def made(
+    demo_images: dict[str, str], docker_host: str, tmp_path_factory: pytest.TempPathFactory
+) -> Server:
+    """A stopped server with the demo's components and configuration, and a handful of flights."""
+    tmp_path = tmp_path_factory.mktemp("demo")
+    server = Server(tmp_path / "home", "template")
+    server.home.mkdir()
     server.start()
     for name in ("delays", "processor-drop-missing", "processor-add-row-hash"):
         document = json.loads((DEMO / f"definitions/{name}.json").read_text())
@@ -46,6 +53,16 @@ def ready(server: Server, demo_images: dict[str, str], tmp_path: Path) -> Server
     server.vaka("config", "create", "demo.delays", "--id", "f", "--name", "F", *configuration)
     row = ("--id", "jfk", "--name", "JFK", "--configuration", str(DEMO / "row-jfk.json"))
     server.vaka("row", "create", "demo.delays", "f", *row)
+    server.kill(signal.SIGTERM)
+    return server
+
+
+@pytest.fixture
+def ready(server: Server, made: Server) -> Server:
+    """A server on a copy of what was made."""
+    shutil.copytree(made.home, server.home, dirs_exist_ok=True)
+    server.token = made.token
+    server.start()
     return server
 
 
