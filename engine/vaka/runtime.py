@@ -450,6 +450,15 @@ class DockerRuntime(ContainerRuntime):
                         reference=spec.image,
                         transient=True,
                     ) from error
+                except DockerError as error:
+                    is_asked = spec.oci_runtime is not None and error.status == 400
+                    if not (is_asked and "runtime" in error.message.lower()):
+                        raise
+                    raise ApplicationError(
+                        f"Docker Engine does not have the OCI runtime {spec.oci_runtime!r} that a plugin "
+                        f"chose for container {spec.name}: add it to `runtimes` in the daemon's "
+                        "daemon.json, or correct the plugin."
+                    ) from error
         except BaseException:
             await self._held.drop(spec.name)  # it may have been made all the same
             raise

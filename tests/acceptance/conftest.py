@@ -45,6 +45,9 @@ class Server:
         self.url = ""
         self.settings: dict[str, str] = {}
         """More environment variables."""
+        # one client for all calls, as each would load all certificates anew; and no connection is kept,
+        # as servers are killed
+        self.http = httpx.Client(timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -91,7 +94,7 @@ class Server:
             told += line
         self.url = json.loads(told)["url"]
         deadline = time.monotonic() + STARTS
-        while httpx.get(f"{self.url}/readyz").status_code != 200:
+        while self.http.get(f"{self.url}/readyz").status_code != 200:
             assert time.monotonic() < deadline, "the server does not become ready"
 
     def _initialise(self) -> str:
@@ -136,6 +139,7 @@ class Server:
     def close(self) -> None:
         if self._process is not None:
             self.kill()
+        self.http.close()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`vaka` without a server, as one finished process; fails the test when it fails."""
@@ -161,13 +165,13 @@ class Server:
         return done
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
-        return httpx.get(
+        return self.http.get(
             self.url + path, params=parameters, headers={"X-StorageApi-Token": self.token}
         )
 
     def post(self, path: str, body: Any = None) -> httpx.Response:
-        return httpx.post(
-            self.url + path, json=body, headers={"X-StorageApi-Token": self.token}, timeout=60
+        return self.http.post(
+            self.url + path, json=body, headers={"X-StorageApi-Token": self.token}
         )
 
     def events(self, job: str) -> list[dict[str, Any]]:

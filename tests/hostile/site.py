@@ -137,11 +137,10 @@ class Site:
         definition = {"type": "dockerhub", "uri": uri, "tag": tag}
         data = {"definition": definition, "network": "none", **given.pop("data", {})}
         document = {"type": kind, "name": given["id"], **given, "data": data}
-        answer = httpx.put(
+        answer = self.server.http.put(
             f"{self.server.url}/v2/storage/components/{given['id']}",
             json=document,
             headers={"X-StorageApi-Token": self.server.token},
-            timeout=PATIENCE,
         )
         assert answer.is_success, answer.text
 

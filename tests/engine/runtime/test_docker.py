@@ -239,6 +239,17 @@ async def test_a_refusal_has_the_daemons_words_and_no_status(
     assert caught.value.__cause__ is not None
 
 
+async def test_an_oci_runtime_that_the_daemon_does_not_have_is_named(
+    runtime: DockerRuntime, new: NewContainer
+) -> None:
+    spec = replace(new("true"), oci_runtime="none-such")
+
+    with pytest.raises(ApplicationError, match=r"OCI runtime 'none-such' .* daemon\.json"):
+        await runtime.create(spec)
+
+    assert await runtime.find(spec.name) is None
+
+
 async def test_more_cpus_than_the_host_has_are_all_of_them(
     runtime: DockerRuntime, new: NewContainer
 ) -> None:
