@@ -87,8 +87,8 @@ class Masker:
         Raises:
             UserError: they are more than can be looked for.
         """
-        with self._lock:
-            for value in values:
+        for value in values:
+            with self._lock:  # each time anew: others are to mask meanwhile
                 if value not in self._values and self.hides(value):
                     self._add(value)
 

@@ -455,8 +455,8 @@ class DockerRuntime(ContainerRuntime):
                     if not (is_asked and "runtime" in error.message.lower()):
                         raise
                     raise ApplicationError(
-                        f"Docker Engine does not have the OCI runtime {spec.oci_runtime!r} that a plugin "
-                        f"chose for container {spec.name}: add it to `runtimes` in the daemon's "
+                        f"Docker Engine does not have the OCI runtime {spec.oci_runtime!r} that a "
+                        f"plugin chose for container {spec.name}: add it to `runtimes` in the daemon's "
                         "daemon.json, or correct the plugin."
                     ) from error
         except BaseException:

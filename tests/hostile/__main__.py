@@ -25,7 +25,7 @@ from tests.acceptance.conftest import Server
 from tests.acceptance.images import Images
 from tests.bench.daemon import BASE_IMAGE
 from tests.hostile import requests
-from tests.hostile.images import FLOOD, LINKS, LONG, RACES, SPECIAL, Case
+from tests.hostile.images import LINKS, LONG, RACES, SIZES_LONG, SPECIAL, Case
 from tests.hostile.parsers import PARSERS
 from tests.hostile.site import Ending, Site, Watch, watching
 
@@ -93,8 +93,8 @@ def judged(case: Case, ending: Ending) -> list[str]:
 def run_images(options: argparse.Namespace) -> list[str]:
     with site(Server, options.pybase) as opened:
         with opened.watch() as watch:
-            flood = str(options.flood or FLOOD["long"])
-            endings = opened.run(LONG, flood=flood)
+            flood = options.flood or SIZES_LONG["flood"]
+            endings = opened.run(LONG, **SIZES_LONG | {"flood": flood})
         wrong = [each for case in LONG for each in judged(case, endings[case.name])]
         wrong += opened.disturbed() + watch.failures
         print(f"images: {len(endings)} cases, {_felt(watch)}, {len(wrong)} wrong")

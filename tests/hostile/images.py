@@ -218,7 +218,7 @@ SIZES = (
         "gzip-bomb-zeros",
         'mkdir /data/out/tables/a.csv; echo \'{"columns": ["id"]}\' >'
         " /data/out/tables/a.csv.manifest;"
-        " head -c 300000000 /dev/zero | gzip > /data/out/tables/a.csv/part.gz",
+        " head -c {zeros} /dev/zero | gzip > /data/out/tables/a.csv/part.gz",
         ends=("user",),
         stores_table=True,
     ),
@@ -299,7 +299,7 @@ TALK = (
     ),
     Case(
         "endless-line",
-        "head -c 30000000 /dev/zero | tr '\\0' x",
+        "head -c {line} /dev/zero | tr '\\0' x",
         ends=("success",),
     ),
     Case(
@@ -313,7 +313,7 @@ TALK = (
     ),
     Case(
         "flood-of-lines",
-        "yes '' | head -n 20000; yes z | head -n 20000 >&2",
+        "yes '' | head -n {lines}; yes z | head -n {lines} >&2",
         ends=("success",),
     ),
 )
@@ -388,6 +388,25 @@ DOCUMENTS = (
         "manifest-keys",
         "tables/a.csv.manifest",
         '\'{"primary_key": ["\\\\u0000", "x\\\\"; DROP TABLE t"], "delimiter": ""}\'',
+    ),
+    _document(
+        "manifest-schema",
+        "tables/a.csv.manifest",
+        '\'{"schema": [\' + \',\'.join(\'{"name": "c%d", "data_type": {"base": {"type": "STRING"}}}\''
+        " % i for i in range({entries})) + ']}'",
+    ),
+    _document(
+        "manifest-metadata",
+        "tables/a.csv.manifest",
+        '\'{"column_metadata": {\' + \',\'.join(\'"c%d": [{"key": "a", "value": "b"}]\''
+        " % i for i in range({entries})) + '}}'",
+        ends=("success", "user"),
+    ),
+    _document(
+        "state-wide",
+        "state.json",
+        "'{\"a\": [' + ','.join('{\"#b\": \"s%d\"}' % i for i in range({entries})) + ']}'",
+        says="more than 10000 values",
     ),
     _document("manifest-number", "tables/a.csv.manifest", "'{\"columns\": ' + '9' * 100_000 + '}'"),
     _document(
@@ -480,14 +499,34 @@ TWINS = {
     *("sparse-file", "sparse-manifest", "zip-as-table", "columns", "escapes-as-crash", "daemons"),
     *("endless-line-as-error", "memory", "document-manifest-wide", "document-manifest-number"),
     *("document-manifest-destination", "document-state-huge", "document-usage-huge"),
-    *("document-result-deep", "race-run-1", "race-debug-1", "kills-its-init"),
+    *(
+        "document-manifest-metadata",
+        "document-result-deep",
+        "race-run-1",
+        "race-debug-1",
+        "kills-its-init",
+    ),
 }
 """Those that are so much like another one that the short form does without them."""
 SHORT = (
     *(case for case in EVERY if case.name not in TWINS),
-    many_files(20_000),
-    gzip_bomb(50),
+    many_files(2_000),
+    gzip_bomb(10),
 )
 LONG = (*EVERY, many_files(1_000_000), many_outputs(100_001), gzip_bomb(2_000))
-FLOOD = {"short": 20_000_000, "long": 10_000_000_000}
-"""Bytes that the image `flood` prints."""
+SIZES_SHORT = {
+    "flood": 5_000_000,
+    "line": 5_000_000,
+    "lines": 5_000,
+    "zeros": 30_000_000,
+    "entries": 20_000,
+}
+"""What the names in programs stand for: bytes that `flood` prints, bytes of an endless line, lines,
+bytes of zeros that are packed, entries of a document."""
+SIZES_LONG = {
+    "flood": 10_000_000_000,
+    "line": 30_000_000,
+    "lines": 20_000,
+    "zeros": 300_000_000,
+    "entries": 100_000,
+}

@@ -25,7 +25,7 @@ NEIGHBOUR = """
 echo {canary} > /data/out/files/secret; echo ready
 while [ ! -e /tmp/wake ]; do sleep 0.2; done
 """
-WAIT = 1_800.0
+WAIT = 7_200.0
 """Seconds in which a job ends, at the latest."""
 
 
@@ -116,16 +116,16 @@ class Site:
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def _programs(self, case: Case, **values: str) -> dict[str, Program]:
+    def _programs(self, case: Case, **values: str | int) -> dict[str, Program]:
         """What the images of a case are made of, by component."""
         found = {case.component: self._program(case.program, is_python=case.is_python, **values)}
         if case.after is not None:
             found[f"{case.component}-p"] = self._program(case.after, is_python=False, **values)
         return found
 
-    def _program(self, program: str, *, is_python: bool, **values: str) -> Program:
+    def _program(self, program: str, *, is_python: bool, **values: str | int) -> Program:
         for name, value in {**self.places, **{f"{{{k}}}": v for k, v in values.items()}}.items():
-            program = program.replace(name, value)
+            program = program.replace(name, str(value))
         if is_python:
             return self._pybase, ("python3", "-c", program)
         return self.images.shell(program)
@@ -149,7 +149,7 @@ class Site:
         assert answer.status_code == 202, answer.text
         return int(answer.json()["id"])
 
-    def run(self, cases: Sequence[Case], **values: str) -> dict[str, Ending]:
+    def run(self, cases: Sequence[Case], **values: str | int) -> dict[str, Ending]:
         """Run the jobs of these cases, all together; how each ended."""
         jobs: dict[str, int] = {}
         programs: dict[str, Program] = {}

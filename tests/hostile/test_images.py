@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from tests.acceptance.conftest import Server
 from tests.acceptance.images import Images
-from tests.hostile.images import FLOOD, SHORT, Case
+from tests.hostile.images import SHORT, SIZES_SHORT, Case
 from tests.hostile.site import Ending, Site, Watch
 
 pytestmark = pytest.mark.docker
@@ -45,7 +45,7 @@ def aftermath(
     ):
         site.open()
         with site.watch() as watch:
-            endings = site.run(SHORT, flood=str(FLOOD["short"]))
+            endings = site.run(SHORT, **SIZES_SHORT)
         yield Aftermath(site, endings, watch)
 
 

@@ -49,7 +49,7 @@ from vaka.actors.stages import (
 from vaka.actors.storing import is_atomic, storing_options
 from vaka.actors.verdicts import has_succeeded, raise_for_ending
 from vaka.datafolder import JobFolder
-from vaka.encryption import replace_secrets
+from vaka.encryption import replace_secrets, secret_count
 from vaka.errors import CipherRefused, EngineError, ImageUnavailable, InvalidInput, UserError
 from vaka.hooks import SpecContext
 from vaka.mapping.inputs import MAX_EXPORT_BYTES, stage_files, stage_tables
@@ -805,7 +805,6 @@ class DefinitionActor:
                 await self._services.store.save_usage(self._fence, usage, self._index)
             if succeeded:
                 component_state, variables = await trio.to_thread.run_sync(self._read_left, stage)
-                self._hide(component_state)
                 component_state = await self._secrets.sealed_state(
                     component_state, is_kept=self._keeps_state
                 )
@@ -997,7 +996,10 @@ class DefinitionActor:
             )
 
     def _read_left(self, stage: Stage) -> tuple[Any, list[dict[str, str]] | InvalidInput]:
-        """What the main component wants to remember, and the variables that it gives to its job."""
+        """What the main component wants to remember, hidden, and the variables that it gives to its job.
+
+        Runs in a thread: what a component can put into a state takes seconds to look through.
+        """
         name = f"state.{stage.extension}"
         data = self._folder.read_state(name)
         state: Any = {}
@@ -1005,6 +1007,8 @@ class DefinitionActor:
             state = parse_state_file(
                 data, format=stage.definition.configuration_format, path=f"/data/out/{name}"
             )
+            secret_count(state)  # too many are refused before each is looked for in all its forms
+            self._hide(state)
         try:
             given = self._folder.read_result(RESULT_FILE)
             variables = {} if given is None else parse_result(given, path=f"out/{RESULT_FILE}")

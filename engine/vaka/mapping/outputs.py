@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -97,13 +98,17 @@ async def store(
     found = await trio.to_thread.run_sync(folder.sources, "tables")
     prepared: list[Table] = []
     uploads: list[File] = []
+    # in threads: manifests may take seconds to be checked, and others are to be served meanwhile
     if table_files is None:
-        prepared = prepare_tables(found, tables, context, branch, key, failed=failed)
+        prepared = await trio.to_thread.run_sync(
+            partial(prepare_tables, found, tables, context, branch, key, failed=failed)
+        )
     elif not failed:
-        uploads = prepare_table_files(found, table_files)
+        uploads = await trio.to_thread.run_sync(prepare_table_files, found, table_files)
     if not failed:
         found = await trio.to_thread.run_sync(folder.sources, "files")
-        uploads = [*prepare_files(found, files, context), *uploads]
+        others = await trio.to_thread.run_sync(prepare_files, found, files, context)
+        uploads = [*others, *uploads]
     unclaimed = await storage.check_buckets(prepared)
     planned = await in_parallel(
         parallel, lambda _, table: storage.plan(table, failed=failed), prepared
