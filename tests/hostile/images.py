@@ -367,6 +367,91 @@ PROCESSES = (
 )
 
 
+def _gelf(transport: str, program: str) -> Case:
+    """A component that talks to its logger as no library would, and then in good order."""
+    begin = (
+        "import gzip, json, os, socket, zlib\n"
+        "place = os.environ['KBC_LOGGER_ADDR'], int(os.environ['KBC_LOGGER_PORT'])\n"
+        "bombs = [zlib.compress(bytes({bytes}), 9), gzip.compress(bytes({bytes}), 9)]\n"
+        'deep = b\'{"version": "1.1", "short_message": \' + b\'[\' * 5_000\n'
+        "odd = [b'\\xff' * 500, b'[]', b'null', b'{}', b'{\"short_message\": 1e999}', deep,\n"
+        "       b'\\x78', b'\\x1f\\x8b\\x08', b'\\x1e\\x0f', b'\\x1e\\x0f' + bytes(10),\n"
+        "       json.dumps({'short_message': '\\x1b[2J\\u202e', 'level': -7, 'host': []}).encode()]\n"
+        "good = {'host': socket.gethostname(), 'short_message': 'last', 'version': '1.1', 'level': 6}\n"
+        "good = json.dumps(good).encode()\n"
+    )
+    return Case(
+        f"gelf-{transport}",
+        begin + program + "\nprint('done')",
+        ends=("success",),
+        prints="last",
+        is_python=True,
+        data={
+            "network": "bridge",
+            "logging": {"type": "gelf", "gelf_server_type": transport},
+        },
+    )
+
+
+GELF = (
+    _gelf(
+        "udp",
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for each in [*odd, *(bomb[:60_000] for bomb in bombs)]:\n"
+        "    s.sendto(each, place)\n"
+        "for i in range({lines}):\n"  # no message of so many is ever whole
+        "    head = b'\\x1e\\x0f' + i.to_bytes(8, 'big') + bytes([i % 7, 128])\n"
+        "    s.sendto(head + b'x' * 1_000, place)\n"
+        "for seq, count in [(5, 3), (0, 0), (255, 255), (127, 128), (127, 128)]:\n"
+        "    s.sendto(b'\\x1e\\x0f' + b'i' * 8 + bytes([seq, count]) + b'x' * 60_000, place)\n"
+        "for i in range(128):\n"  # a message of 7 MB
+        "    s.sendto(b'\\x1e\\x0f' + b'j' * 8 + bytes([i, 128]) + b'x' * 60_000, place)\n"
+        "import time; time.sleep(1)\n"  # what the kernel keeps of datagrams is bounded
+        "s.sendto(good, place)",
+    ),
+    _gelf(
+        "tcp",
+        "open_ones = []\n"
+        "for i in range(200):\n"  # more than may be open, and none of them says anything
+        "    try:\n"
+        "        open_ones.append(socket.create_connection(place, 5))\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "for each in open_ones: each.close()\n"
+        "def send(*parts):\n"
+        "    try:\n"
+        "        with socket.create_connection(place, 30) as s:\n"
+        "            for part in parts: s.sendall(part)\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "send(*(each + b'\\0' for each in odd))\n"
+        "send(*(bomb + b'\\0' for bomb in bombs))\n"
+        "send(*[b'x' * 1_000_000] * ({line} // 1_000_000))\n"  # a message without an end
+        "send(bytes({line}))\n"  # nothing but ends
+        "send(good + b'\\0')",
+    ),
+    _gelf(
+        "http",
+        "def send(*parts):\n"
+        "    try:\n"
+        "        with socket.create_connection(place, 30) as s:\n"
+        "            for part in parts: s.sendall(part)\n"
+        "            s.shutdown(socket.SHUT_WR); s.recv(1_000)\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "def post(body, length=None):\n"
+        "    head = b'POST /gelf HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: %d\\r\\n\\r\\n'\n"
+        "    send(head % (len(body) if length is None else length), body)\n"
+        "for each in [*odd, *bombs]: post(each)\n"
+        "post(b'x' * {line}); post(b'x', 10**15); post(b'', 0)\n"
+        "send(b'POST / HTTP/1.1\\r\\nHost: a\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n',\n"
+        "     *[b'f4240\\r\\n' + b'x' * 1_000_000 + b'\\r\\n'] * ({line} // 1_000_000))\n"
+        "send(b'POST / HTTP/1.1\\r\\n' + b'A: b\\r\\n' * 100_000); send(b'\\x16\\x03\\x01' * 1_000)\n"
+        "post(good)",
+    ),
+)
+
+
 def _document(name: str, place: str, content: str, **options: Any) -> Case:
     program = (
         "open('/data/out/tables/a.csv', 'w').write('id\\n1\\n')\n"
@@ -493,7 +578,7 @@ def gzip_bomb(megabytes: int) -> Case:
     )
 
 
-EVERY = (*LINKS, *SPECIAL, *SIZES, *NAMES, *TALK, *PROCESSES, *DOCUMENTS, *RACES)
+EVERY = (*LINKS, *SPECIAL, *SIZES, *NAMES, *TALK, *PROCESSES, *GELF, *DOCUMENTS, *RACES)
 TWINS = {
     *("link-neighbour", "link-tables", "link-out-in-chain", "hard-links", "devices", "pipe-state"),
     *("sparse-file", "sparse-manifest", "zip-as-table", "columns", "escapes-as-crash", "daemons"),
@@ -520,13 +605,16 @@ SIZES_SHORT = {
     "lines": 5_000,
     "zeros": 30_000_000,
     "entries": 20_000,
+    "bytes": 20_000_000,
 }
 """What the names in programs stand for: bytes that `flood` prints, bytes of an endless line, lines,
-bytes of zeros that are packed, entries of a document."""
+bytes of zeros that are packed as a slice, entries of a document, bytes of zeros that are packed as a
+message."""
 SIZES_LONG = {
     "flood": 10_000_000_000,
     "line": 30_000_000,
     "lines": 20_000,
     "zeros": 300_000_000,
     "entries": 100_000,
+    "bytes": 200_000_000,
 }
