@@ -190,7 +190,12 @@ def run_fuzz(options: argparse.Namespace) -> list[str]:
 
 def _felt(watch: Watch) -> str:
     grown = watch.growth >> 20
-    return f"/readyz p99 {watch.p99 * 1_000:.0f} ms of {len(watch.seconds)}, memory +{grown} MiB"
+    busy = f" ({watch.busy} without the daemon)" if watch.busy else ""
+    load = Path("/proc/loadavg").read_text().split()[1]
+    return (
+        f"/readyz p99 {watch.p99 * 1_000:.0f} ms of {len(watch.seconds)}{busy}, memory +{grown} MiB, "
+        f"load {load}"
+    )
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {

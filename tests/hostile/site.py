@@ -37,6 +37,8 @@ class Watch:
     rss: list[int] = field(default_factory=list)
     """Bytes."""
     failures: list[str] = field(default_factory=list)
+    busy: int = 0
+    """How often the answer was that the daemon has none: a figure of the machine."""
 
     @property
     def p99(self) -> float:
@@ -270,7 +272,9 @@ def watching(server: Server) -> Iterator[Watch]:
                     watch.failures.append(repr(error))
                 else:
                     watch.seconds.append(time.perf_counter() - begun)
-                    if answer.status_code != 200:
+                    if "no answer within" in answer.text:
+                        watch.busy += 1
+                    elif answer.status_code != 200:
                         watch.failures.append(answer.text)
                 with suppress(OSError):
                     watch.rss.append(rss(server.pid))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from trio.testing import MockClock
 from vaka import Engine, JobSpec, Mode, Status
 from vaka.errors import ApplicationError, Conflict, InvalidInput
 from vaka.hooks import Encryptor, hookimpl
+from vaka.masking import Masker
 from vaka.models.ciphers import (
     FAMILIES,
     LEGACY_PREFIXES,
@@ -51,8 +54,12 @@ def document(project: Project, index: int = -1) -> Any:
 
 def kept(engine: Engine) -> str:
     """Every byte that the engine has on disk, as text."""
-    files = [path for path in engine.config.home.rglob("*") if path.is_file()]
-    return "\n".join(path.read_bytes().decode("utf-8", "replace") for path in files)
+    found = []
+    for path in engine.config.home.rglob("*"):
+        # a job's folder goes after its end is told, and may be going now
+        with suppress(FileNotFoundError, IsADirectoryError):
+            found.append(path.read_bytes().decode("utf-8", "replace"))
+    return "\n".join(found)
 
 
 def refused(ran: Ran) -> str:
@@ -578,6 +585,34 @@ async def test_a_cipher_that_a_component_copies_into_its_state_stays_as_it_is(
     await project.configuration("x")
     assert (await project.run("x", config="c")).outcome.status is Status.SUCCESS
     assert (await project.state("x")).value["component"] == {"#a": copied}
+
+
+async def test_a_state_is_looked_through_in_a_thread_and_one_of_too_many_secrets_is_refused_first(
+    project: Project, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[bool] = []
+    add = Masker.add
+
+    def seen(masker: Masker, values: Iterable[str]) -> None:
+        known = list(values)
+        if any(value.startswith("of-the-state") for value in known):
+            where.append(threading.current_thread() is threading.main_thread())
+        add(masker, known)
+
+    monkeypatch.setattr(Masker, "add", seen)
+    few = [{"#a": f"of-the-state-{number}"} for number in range(10)]
+    await project.component("few", {"out/state.json": json.dumps({"a": few})})
+    await project.component("many", {"out/state.json": json.dumps({"a": few * 1_001})})
+
+    assert (await project.run("few", config_data={})).outcome.status is Status.SUCCESS
+    assert set(where) == {False}
+    where.clear()
+    ran = await project.run("many", config_data={})
+    assert (ran.outcome.error, ran.outcome.message) == (
+        "user",
+        "The document has more than 10000 values to encrypt or decrypt.",
+    )
+    assert where == []
 
 
 async def test_without_keys_a_state_with_secrets_is_refused_before_outputs_are_stored(

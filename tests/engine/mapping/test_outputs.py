@@ -1,5 +1,6 @@
 import gzip
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import trio
 from tests.engine.mapping.conftest import CONTEXT, SCOPE, Desk, Watched, csv_of, values
 
 from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, UserError
-from vaka.mapping import OutputContext
+from vaka.mapping import OutputContext, preparing
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import JobConfiguration
 from vaka.models.mapping import InputFile
@@ -56,6 +57,28 @@ async def test_a_mapped_file_becomes_a_table_and_replaces_it_next_time(desk: Des
     desk.write("tables/table.csv", csv_of([HEADER, ("x", "y")]))
     await desk.store(item, key="job-2-0")
     assert await desk.rows(TABLE) == [("x", "y")]
+
+
+async def test_manifests_are_checked_in_a_thread_so_that_nobody_else_waits(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[bool] = []
+    for kind in ("table", "file"):
+        parse = getattr(preparing, f"parse_{kind}_manifest")
+
+        def seen(*given: Any, parse: Any = parse, **options: Any) -> Any:
+            where.append(threading.current_thread() is threading.main_thread())
+            return parse(*given, **options)
+
+        monkeypatch.setattr(preparing, f"parse_{kind}_manifest", seen)
+    desk.write("tables/table.csv", CSV)
+    desk.write("tables/table.csv.manifest", manifest(destination=TABLE))
+    desk.write("files/a", "a")
+    desk.write("files/a.manifest", manifest(is_permanent=True))
+
+    await desk.store()
+
+    assert where == [False, False]
 
 
 @pytest.mark.scenario("mapping", 135)
