@@ -30,7 +30,7 @@ images: venv docker  ## the images of tests and demo, made without a registry
 	@$(PYTHON) .ci/images.py
 
 test:  ## all tests, on all cores; ARGS="tests/engine -k name" runs some, WORKERS=0 one after another
-	@$(PYTHON) .ci/machine.py python docker postgresql networks
+	@$(PYTHON) .ci/machine.py python docker postgresql networks sandboxes services
 	@$(PYTHON) .ci/environment.py
 	@$(PYTHON) .ci/images.py
 	@$(PYTHON) .ci/clients.py

@@ -1,9 +1,9 @@
 """Make the machine ready: `machine.py NEED...`; or `down`.
 
-What it may need is python, docker, postgresql and networks, and archivers for `make bench`. As root on
-Debian what is missing is installed, in one go, and a Docker Engine is started when none answers. One
-that answers is used as it is: never restarted, never configured. Without root, or without apt, every
-missing thing is named at once and nothing is changed.
+What it may need is python, docker, postgresql, networks, sandboxes and services, archivers for `make
+bench` and tracers for `make hostile`. As root on Debian what is missing is installed, in one go, and a
+Docker Engine is started when none answers. One that answers is used as it is: never restarted, never
+configured. Without root, or without apt, every missing thing is named at once and nothing is changed.
 
 `down` stops, by pid, what was started here, and nothing else.
 """
@@ -141,6 +141,20 @@ def missing_archivers() -> list[Missing]:
     ]
 
 
+def missing_sandboxes() -> list[Missing]:
+    """The OCI runtime with a kernel of its own that components are tried on."""
+    if shutil.which("runsc", path=SEARCH) or os.uname().machine != "x86_64":
+        return []  # Debian has it for amd64 only
+    return [Missing("the program runsc", "apt-get install runsc", ("runsc",))]
+
+
+def missing_services() -> list[Missing]:
+    """What checks the units of services."""
+    if shutil.which("systemd-analyze", path=SEARCH):
+        return []
+    return [Missing("the program systemd-analyze", "apt-get install systemd", ("systemd",))]
+
+
 def missing_tracers() -> list[Missing]:
     """What `make hostile` watches a server with."""
     if shutil.which("strace", path=SEARCH):
@@ -155,6 +169,8 @@ NEEDS = {
     "networks": missing_networks,
     "archivers": missing_archivers,
     "tracers": missing_tracers,
+    "sandboxes": missing_sandboxes,
+    "services": missing_services,
 }
 
 

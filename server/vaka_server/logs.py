@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from vaka_server.cli.text import clean, clean_lines
+
 context: ContextVar[Mapping[str, Any]] = ContextVar("vaka_server_log_context")
 """Fields of the request that is being answered; every record made meanwhile carries them."""
 
@@ -49,18 +51,19 @@ class JsonFormatter(logging.Formatter):
         document |= fields(record)
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str, ensure_ascii=False)
+        return json.dumps(document, default=str)  # ASCII only: it may be read in a terminal
 
 
 class TextFormatter(logging.Formatter):
     """`12:00:00 level event field=value ...`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_moment(record):%H:%M:%S} {record.levelname.lower():8} {record.getMessage()}"
+        said = clean(record.getMessage())
+        line = f"{_moment(record):%H:%M:%S} {record.levelname.lower():8} {said}"
         for name, value in fields(record).items():
-            line += f" {name}={value}"
+            line += f" {name}={clean(str(value))}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + clean_lines(self.formatException(record.exc_info))
         return line
 
 

@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -676,6 +677,69 @@ def test_a_person_sees_what_goes_on_and_no_escape_of_a_container(tmp_path: Path)
         code, seen = watched("table", "load", "in.c-b.t", str(file), *where)
         assert (code, "sending a.csv" in seen) == (0, True)
         assert seen.endswith("Loaded 3 rows; in.c-b.t has 3.\r\n")
+
+
+HOSTILE = "\x1b]52;c;aGFjaw==\x07\x1b[2J\u202egnp\u2066\x9b1m[/b]\r\x08"
+
+
+@pytest.mark.parametrize("shell", ["server"], indirect=True)
+def test_whoevers_text_a_command_prints_a_terminal_has_nothing_to_act_on(
+    shell: Shell, tmp_path: Path
+) -> None:
+    def leave(spec: ContainerSpec) -> None:
+        (host_path(spec, "/data/out/files") / HOSTILE.replace("/", ":")).write_text("x")
+        (host_path(spec, "/data/out/tables") / "a.csv").write_text(f"a\n{HOSTILE}\n")
+
+    document = {**COMPONENT, "name": HOSTILE}
+    shell.run("component", "add", write(tmp_path / "c.json", document))
+    shell.run("config", "create", "C", "--id", "X", "--name", HOSTILE, "--description", HOSTILE)
+    content = write(
+        tmp_path / "x.json",
+        {"storage": {"output": {"tables": [{"source": "a.csv", "destination": "in.c-b.t"}]}}},
+    )
+    shell.run("config", "put", "C", "X", "--configuration", content, "--change", HOSTILE)
+    shell.run("row", "create", "C", "X", "--id", "R", "--name", HOSTILE)
+    shell.run("row", "create", "C", "X", "--id", "S", "--name", HOSTILE, "--disabled")
+    shell.run("bucket", "create", "in", "b", "--description", HOSTILE)
+    printed = (Printed(f"{HOSTILE}\n".encode()), Printed(HOSTILE.encode(), stream="stderr"))
+    play(shell, *printed, effect=leave)
+    seen = [shell.run("run", "C", "--config", "X")]
+    for exit_code, code in ((1, 1), (2, 3)):
+        play(shell, *printed, exit_code=exit_code)
+        seen.append(shell.run("run", "C", "--config-data", "{}", code=code))
+    for job in ("1", "2", "3"):
+        seen += [shell.run("show", job), shell.run("logs", job)]
+    file = tmp_path / HOSTILE.replace("/", ":")
+    file.write_text("x")
+    shell.run("file", "upload", write(tmp_path / "plain", "x"), "--tag", HOSTILE)
+    for command in (
+        ("jobs",),
+        ("component", "list"),
+        ("component", "show", "C"),
+        ("config", "list"),
+        ("config", "get", "C", "X"),
+        ("config", "versions", "C", "X"),
+        ("row", "list", "C", "X"),
+        ("bucket", "list"),
+        ("file", "list"),
+        ("table", "list"),
+        ("table", "preview", "in.c-b.t"),
+    ):
+        seen.append(shell.run(*command))
+    for command in (
+        ("file", "upload", str(file)),
+        ("component", "show", HOSTILE),
+        ("run", HOSTILE, "--config-data", "{}"),
+        ("config", "get", "C", HOSTILE),
+        ("row", "get", "C", "X", HOSTILE),
+        ("table", "preview", HOSTILE),
+        ("table", "load", "in.c-b.t", str(tmp_path / f"none-{HOSTILE}")),
+        ("bucket", "create", "in", HOSTILE),
+    ):
+        seen.append(CliRunner().invoke(create_cli(), [*command, *shell.options]))
+    shown = "".join(result.stdout + result.stderr for result in seen)
+    assert "gnp" in shown
+    assert {each for each in shown if unicodedata.category(each) in {"Cc", "Cf"}} <= {"\n", "\t"}
 
 
 # -- without an installation -----------------------------------------------------------------------

@@ -1,15 +1,23 @@
 """What the command line prints: nothing that a terminal acts on, and why a job ended."""
 
+import ast
+import io
+import logging
+import sys
+from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from vaka.models.event import Event
 from vaka_server.cli import text
-from vaka_server.cli.data import parse_where
-from vaka_server.cli.jobs import event_line
-from vaka_server.cli.session import Usage
+from vaka_server.cli.data import parse_where, print_file
+from vaka_server.cli.jobs import _Display, event_line
+from vaka_server.cli.session import Session, Usage, remark, say
+from vaka_server.logs import JsonFormatter, TextFormatter
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,68 @@ from vaka_server.cli.session import Usage
 )
 def test_a_terminal_has_nothing_to_act_on(raw: str, shown: str) -> None:
     assert text.clean(raw) == shown
+
+
+def test_all_that_is_said_is_clean_and_its_lines_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    say("one \x1b[2J\u202e\ntwo\r\x9b1m")
+    remark("three\x1b]0;title\x07")
+    assert capsys.readouterr() == ("one \ntwo\n", "three\n")
+
+
+def test_nothing_is_printed_past_what_makes_it_clean() -> None:
+    known = {
+        "main.py": 1,  # our own version
+        "session.py": 6,  # `say` and `remark`; who reads, and a pipe that nobody does
+        "data.py": 4,  # `print_file`
+        "jobs.py": 3,  # who reads, and lines of `event_line`, below which something moves
+    }
+    found: Counter[str] = Counter()
+    for path in Path(text.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Attribute(ast.Name("sys"), "stdout" | "stderr") | ast.Attribute(
+                    ast.Name("typer"), "echo" | "secho"
+                ):
+                    found[path.name] += 1
+                case ast.Call(ast.Name("print")) | ast.Call(ast.Attribute(attr="print")):
+                    found[path.name] += 1
+    assert found == known
+
+
+def test_a_file_is_printed_as_it_is_and_clean_to_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.csv"
+    content = b'"id"\n"\x1b]52;c;aGFjaw==\x07\xe2\x80\xae1\xff\r"\n'
+    file.write_bytes(content)
+    for is_terminal, shown in ((False, content), (True, '"id"\n"1\ufffd"\n'.encode())):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        monkeypatch.setattr(out, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr(sys, "stdout", out)
+        print_file(file)
+        assert out.buffer.getvalue() == shown  # type: ignore[attr-defined]
+
+
+def test_what_goes_on_is_no_markup_whatever_it_looks_like() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    note = Event(
+        1, datetime(2026, 1, 2, tzinfo=UTC), "note", "info", "[link=http://evil]a[/b]\x1b[2J"
+    )
+    with console.status("waiting") as status:
+        _Display(Session(None, None, Path(), json=False), status, console).event(note)
+        shown = "".join(segment.text for segment in console.render(status.renderable))
+    assert "[link=http://evil]a[/b]" in shown
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_a_log_that_is_read_in_a_terminal_has_nothing_it_acts_on(
+    formatter: logging.Formatter,
+) -> None:
+    record = logging.makeLogRecord({"msg": "job.failed", "error": "\x1b[2J\x9b1m\u202ewords\r\n"})
+    shown = formatter.format(record)
+    assert "words" in shown
+    assert shown.isascii()
+    assert shown.isprintable()
 
 
 def test_json_for_programs_is_ascii() -> None:

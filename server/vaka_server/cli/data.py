@@ -276,6 +276,18 @@ def _source(file: Path) -> Path:
     return Path("/dev/stdin") if str(file) == "-" else file
 
 
+def print_file(path: Path) -> None:
+    """Print a file as it is, or to a terminal without anything that it would act on."""
+    if sys.stdout.isatty():
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+            while part := lines.readline(1 << 16):
+                sys.stdout.write(text.clean_lines(part))
+    else:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.flush()
+
+
 @contextmanager
 def _target(output: Path | None) -> Iterator[Path]:
     """A file to write: it takes the place of `output`, or is printed, once it is complete."""
@@ -284,8 +296,6 @@ def _target(output: Path | None) -> Iterator[Path]:
         path = Path(temporary) / "output"
         yield path
         if output is None:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.flush()
+            print_file(path)
         else:
             path.replace(output)

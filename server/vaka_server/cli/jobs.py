@@ -303,7 +303,9 @@ class _Display:
         if event.kind == "log" or event.level in {"warn", "error"}:
             self._line(event_line(event))
         elif self._status is not None and event.message:
-            self._status.update(text.clean(event.message))
+            from rich.text import Text  # noqa: PLC0415 - only for people
+
+            self._status.update(Text(text.clean(event.message)))  # which may look like markup
 
     def _line(self, line: str) -> None:
         if self._console is None:

@@ -115,7 +115,9 @@ class Session:
 
         console = Console(stderr=True)
         if not self.url:  # done in one go, here: there is nothing to count
-            with console.status(text.clean(label)):
+            from rich.text import Text  # noqa: PLC0415
+
+            with console.status(Text(text.clean(label))):  # a name may look like rich's markup
                 yield lambda done, total: None  # noqa: ARG005
             return
         from rich.progress import (  # noqa: PLC0415
@@ -139,15 +141,15 @@ class Session:
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def say(line: str) -> None:
-    """Print to standard output."""
-    sys.stdout.write(f"{line}\n")
+def say(words: str) -> None:
+    """Print to standard output, without anything that a terminal acts on; line breaks stay."""
+    sys.stdout.write(f"{text.clean_lines(words)}\n")
     sys.stdout.flush()
 
 
-def remark(line: str) -> None:
-    """Print to standard error."""
-    sys.stderr.write(f"{line}\n")
+def remark(words: str) -> None:
+    """Print to standard error, in the same way."""
+    sys.stderr.write(f"{text.clean_lines(words)}\n")
     sys.stderr.flush()
 
 

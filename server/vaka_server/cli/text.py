@@ -35,6 +35,11 @@ def clean(text: str) -> str:
     )
 
 
+def clean_lines(text: str) -> str:
+    """Several lines, each as `clean` has it."""
+    return "\n".join(map(clean, text.split("\n")))
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     """Rows as aligned columns; `columns` maps a member to its title."""
     lines = [list(columns.values())]
