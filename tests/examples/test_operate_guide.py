@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +56,30 @@ def test_a_unit_runs_a_command_with_a_home_that_it_may_write(path: Path) -> None
     assert service["ProtectSystem"] == "strict"
     assert service["Environment"] == f"VAKA_HOME=/var/lib/{service['StateDirectory']}"
     assert int(service["TimeoutStopSec"]) > Settings.model_fields["graceful_timeout"].default
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_systemd_takes_a_unit_as_it_is(path: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.fail(
+            "systemd-analyze is missing: run `make test` as root, or apt-get install systemd"
+        )
+    # the programs that it starts, and the units that it waits for, are of another machine
+    program = tmp_path / "vaka"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "docker.service").write_text("[Service]\nExecStart=/bin/true\n")
+    text = path.read_text().replace("/opt/vaka/bin/vaka", str(program))
+    (tmp_path / path.name).write_text(text)
+    found = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / path.name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    said = [line for line in found.stderr.splitlines() if path.name in line]
+    assert (found.returncode, said) == (0, [])
 
 
 def test_the_two_units_differ_in_command_and_home_only() -> None:

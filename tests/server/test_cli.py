@@ -726,7 +726,7 @@ def test_whoevers_text_a_command_prints_a_terminal_has_nothing_to_act_on(
         ("table", "preview", "in.c-b.t"),
     ):
         seen.append(shell.run(*command))
-    for command in (
+    for refused in (
         ("file", "upload", str(file)),
         ("component", "show", HOSTILE),
         ("run", HOSTILE, "--config-data", "{}"),
@@ -736,7 +736,7 @@ def test_whoevers_text_a_command_prints_a_terminal_has_nothing_to_act_on(
         ("table", "load", "in.c-b.t", str(tmp_path / f"none-{HOSTILE}")),
         ("bucket", "create", "in", HOSTILE),
     ):
-        seen.append(CliRunner().invoke(create_cli(), [*command, *shell.options]))
+        seen.append(CliRunner().invoke(create_cli(), [*refused, *shell.options]))
     shown = "".join(result.stdout + result.stderr for result in seen)
     assert "gnp" in shown
     assert {each for each in shown if unicodedata.category(each) in {"Cc", "Cf"}} <= {"\n", "\t"}

@@ -84,7 +84,7 @@ def test_a_file_is_printed_as_it_is_and_clean_to_a_terminal(
         monkeypatch.setattr(out, "isatty", lambda is_terminal=is_terminal: is_terminal)
         monkeypatch.setattr(sys, "stdout", out)
         print_file(file)
-        assert out.buffer.getvalue() == shown  # type: ignore[attr-defined]
+        assert out.buffer.getvalue() == shown
 
 
 def test_what_goes_on_is_no_markup_whatever_it_looks_like() -> None:
