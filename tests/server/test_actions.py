@@ -417,6 +417,13 @@ async def test_a_container_is_that_of_a_job_with_the_id_0(site: Site) -> None:
     assert [method for method, name in site.host.calls if name == "worker:2"]
 
 
+async def test_a_tag_that_no_image_can_have_is_the_callers_error(site: Site) -> None:
+    await declare(site, "look")
+    answer = await site.ask("POST", PATHS[0], {"configData": {}, "tag": "a b"})
+    assert refused(answer) == 'Image "C:a b" not found in the registry.'
+    assert site.host.created == []
+
+
 # -- how many, and for how long --------------------------------------------------------------------
 
 

@@ -338,8 +338,11 @@ class ComponentDefinition:
         `replica` is the registry that stands in for Amazon's, or None.
 
         Raises:
+            UserError: no image can have such a tag, so no registry is asked for it.
             ApplicationError: the definition does not say where the replica has the image.
         """
+        if tag and not _TAG.fullmatch(tag):
+            raise UserError(f"Image {quoted(f'{self.id}:{tag}')} not found in the registry.")
         if replica and self.image_type == "aws-ecr":
             if not self.replicated_name:
                 raise ApplicationError(
@@ -423,9 +426,10 @@ def parse_memory(size: str) -> int:
     return count
 
 
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _REFERENCE = re.compile(
     r"(?P<uri>[A-Za-z0-9][A-Za-z0-9._-]*(?::\d+(?=/))?(?:/[a-z0-9._-]+)*)"
-    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
+    rf"(?::(?P<tag>{_TAG.pattern}))?"
     r"(?:@sha256:(?P<digest>[0-9a-f]{64}))?",
     re.ASCII,
 )

@@ -279,6 +279,13 @@ def test_a_reference_is_made_of_registry_uri_and_tag() -> None:
     assert reference(type="aws-ecr", uri="1.ecr.example/x") == "1.ecr.example/x:latest"
 
 
+@pytest.mark.parametrize("tag", ["a b", ":", "-1", "ž", "1/2", "x" * 129])
+def test_no_registry_is_asked_for_a_tag_that_none_can_be(tag: str) -> None:
+    with pytest.raises(UserError) as caught:
+        defined().image_reference(tag)
+    assert caught.value.message == f'Image "{defined().id}:{tag}" not found in the registry.'
+
+
 @pytest.mark.scenario("runner", 134)
 def test_a_quay_image_is_on_quay_and_latest_by_default() -> None:
     definition = defined(definition={"type": "quayio", "uri": "acme/thing", "tag": ""})
