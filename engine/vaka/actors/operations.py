@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ PROMPT = 0.1
 """Seconds that a caller is kept waiting for a small operation to end."""
 MOST_ATTEMPTS = 3
 """Beginnings of one operation: one that ends its engine each time must not do so for ever."""
+PARALLELISM_LIMIT = "storage.jobsParallelism"
+"""Limit of a project: how many of its operations are done at a time (storage-api.md section 3.1)."""
 SWEEP_INTERVAL = 3_600.0
 SWEPT_AT_ONCE = 1_000
 STORE_RETRY = 1.0
@@ -74,6 +77,9 @@ class Operations:
         """
         if new.kind not in HANDLERS:
             raise ValueError(f"there is no handler for {new.kind}")
+        project = await self._services.catalog.project(new.project)
+        if limit := project.limits.get(PARALLELISM_LIMIT):
+            new = replace(new, project_parallelism=max(1, int(limit)))
         record = await self._store.submit_operation(new)
         watch = self._store.watch(("operation", record.id))
         with trio.move_on_after(PROMPT):

@@ -45,6 +45,8 @@ class NewOperation:
     run_id: str | None = None
     token_id: str | None = None
     token_description: str | None = None
+    project_parallelism: int | None = None
+    """How many operations of the project may be done at a time; None: as many as the engine does."""
 
     def __post_init__(self) -> None:
         if self.table_id is not None and self.bucket_id is not None:

@@ -2,7 +2,8 @@
 
 What is about one table is done in the order in which it was accepted, and what is about a bucket comes
 after everything accepted before for its tables, and before everything after it. So an operation may be
-claimed when no open one with a smaller id is about the same thing. An operation that lost its engine
+claimed when no open one with a smaller id is about the same thing, and when no more of its project are
+being done than may be. An operation that lost its engine
 stays in its place: it is open, and comes again before what waits behind it.
 
 Every function that writes runs in a transaction that no other change of the queue overlaps.
@@ -49,8 +50,21 @@ _IS_BLOCKED = sa.exists().where(
         _EARLIER.c.table_lock == table.c.table_lock,
     ),
 )
+_OTHER = table.alias("other")
+_BEGUN = (
+    sa.select(sa.func.count())
+    .where(
+        _OTHER.c.ended.is_(None),
+        _OTHER.c.status == OperationStatus.PROCESSING.value,
+        _OTHER.c.project == table.c.project,
+        _OTHER.c.id != table.c.id,
+    )
+    .scalar_subquery()
+)
+"""How many others of its project have begun; those of an engine that died are to be begun again."""
+_MAY_BEGIN = sa.or_(table.c.project_parallelism.is_(None), table.c.project_parallelism > _BEGUN)
 _CLAIMABLE = (
-    sa.select(table.c.id)
+    sa.select(table.c.id, table.c.project_parallelism)
     .where(
         _OPEN,
         sa.or_(
@@ -61,6 +75,7 @@ _CLAIMABLE = (
             ),
         ),
         ~_IS_BLOCKED,
+        _MAY_BEGIN,
     )
     .order_by(table.c.id)
     .limit(sa.bindparam("count"))
@@ -71,6 +86,9 @@ _COUNT_OPEN = (
 _INSERT = sa.insert(table)
 _UPDATE = sa.update(table).where(table.c.id == sa.bindparam("of_operation"))
 _BY_ID = sa.select(table).where(table.c.id == sa.bindparam("of_operation"))
+_STILL = (
+    sa.select(sa.literal(1)).select_from(table).where(_BY_ID.whereclause, _MAY_BEGIN)  # type: ignore[arg-type]
+)
 
 
 def submit(tx: Transaction, new: NewOperation) -> Operation:
@@ -100,6 +118,7 @@ def submit(tx: Transaction, new: NewOperation) -> Operation:
         "token_id": new.token_id,
         "token_description": new.token_description,
         "attempt": 0,
+        "project_parallelism": new.project_parallelism,
     }
     tx.connection.execute(_INSERT, values)
     tx.topics.add("operations")
@@ -119,8 +138,12 @@ def _locks(new: NewOperation) -> tuple[str | None, str | None]:
 def claim(tx: Transaction, owner: str, *, lease: float, limit: int) -> list[Operation]:
     """The oldest operations that may begin, or begin again, which are now `owner`'s."""
     now = tx.clock()
-    ids = tx.connection.scalars(_CLAIMABLE, {"now": now, "claimer": owner, "count": limit}).all()
-    for each in ids:
+    found = tx.connection.execute(_CLAIMABLE, {"now": now, "claimer": owner, "count": limit}).all()
+    ids = []
+    for each, parallelism in found:
+        if parallelism is not None and not tx.connection.scalar(_STILL, {"of_operation": each}):
+            continue  # those before it are as many as may be
+        ids.append(each)
         tx.connection.execute(
             _UPDATE.values(attempt=table.c.attempt + 1),
             {

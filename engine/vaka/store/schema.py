@@ -261,6 +261,8 @@ operations = Table(
     Column("results", Json),
     Column("error", Json),
     Column("cache_key", Key),
+    # how many of the project may be done at a time; null: as many as there are
+    Column("project_parallelism", BigInteger),
 )
 _IS_OPEN = operations.c.ended.is_(None)
 Index("ix_operations_project", operations.c.project, operations.c.id)

@@ -231,6 +231,21 @@ async def test_a_project_may_have_so_many_open_ones_and_no_more(
     await store.submit_operation(new("in.c-b.t"))
 
 
+async def test_no_more_of_a_project_are_done_at_a_time_than_may_be(store: JobStore) -> None:
+    limited = [
+        await store.submit_operation(new(f"in.c-a.t{number}", project_parallelism=2))
+        for number in range(4)
+    ]
+    free = [await store.submit_operation(new(f"in.c-a.t{n}", project="2")) for n in range(3)]
+
+    begun = await claim(store)
+    assert ids(begun) == ids([*limited[:2], *free])
+    assert await claim(store, "second") == []
+    await store.finish_operation(fence(begun[0]), Done())
+    assert ids(await claim(store, "second")) == ids(limited[2:3])
+    assert await claim(store) == []
+
+
 async def test_what_ended_long_ago_is_forgotten(store: JobStore, clock: Clock) -> None:
     made = [await store.submit_operation(new(None)) for _ in range(5)]
     claimed = await claim(store, limit=4)
