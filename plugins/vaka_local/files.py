@@ -111,7 +111,7 @@ class LocalFiles(FileBackend):
                 f'The file "{upload.name}" is not sliced and has {len(sources)} parts.',
                 path="is_sliced",
             )
-        name = names.file_name(upload.name)
+        name = names.file_name(upload.name, of_table=upload.of_table)
         await self._sweep_now_and_then()
 
         def store() -> FileDetail:
@@ -150,7 +150,7 @@ class LocalFiles(FileBackend):
         return {PurePosixPath(each.name).name: each for each in slices}
 
     async def prepare(self, scope: StorageScope, upload: FileUpload) -> FileDetail:
-        name = names.file_name(upload.name)
+        name = names.file_name(upload.name, of_table=upload.of_table)
         await self._sweep_now_and_then()
         return await self._database.write(
             lambda connection: self._insert(connection, scope, upload, name, None, None)

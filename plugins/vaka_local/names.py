@@ -24,9 +24,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PROJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def file_name(name: str) -> str:
-    """A file name of letters, digits, `_` and dots."""
-    result = re.sub(r"[^._A-Za-z0-9]+", "_", plain_letters(name))
+def file_name(name: str, *, of_table: bool = False) -> str:
+    """A file name of letters, digits, `_` and dots; one `of_table` keeps its `-`, too."""
+    others = r"[^._A-Za-z0-9-]+" if of_table else r"[^._A-Za-z0-9]+"
+    result = re.sub(others, "_", plain_letters(name))
     if not result.strip("._"):
         raise InvalidInput("A file needs a name with letters or digits.", path="name")
     return result

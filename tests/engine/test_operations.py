@@ -262,13 +262,13 @@ async def test_an_export_is_slices_without_a_header(bench: Bench, tmp_path: Path
     assert value(made)["cacheHit"] is False
     assert await exported(bench, made, tmp_path / "one") == '"b ""x""","2"\n'
     file = await bench.files.file(SCOPE, value(made)["file"]["id"])
-    assert (file.name, file.is_sliced, file.tags) == ("in.c_main.users.csv", True, ())
+    assert (file.name, file.is_sliced, file.tags) == ("in.c-main.users.csv", True, ())
     assert (file.run_id, file.creator_token_id) == ("7", "44")
     packed = await bench.done(
         "tableExport", {"gzip": True, "orderBy": [{"column": "id", "order": "desc"}]}
     )
     file = await bench.files.download(SCOPE, value(packed)["file"]["id"], tmp_path / "two")
-    assert file.name == "in.c_main.users.csv.gz"
+    assert file.name == "in.c-main.users.csv.gz"
     assert [name.endswith(".csv.gz") for name in file.slices] == [True]
     text = gzip.decompress(b"".join((tmp_path / "two" / name).read_bytes() for name in file.slices))
     assert text == b'"3","c"\n"2","b ""x"""\n"1","a"\n'

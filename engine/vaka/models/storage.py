@@ -333,6 +333,8 @@ class FileUpload:
     notify: bool = False
     size_bytes: int | None = None
     """Announced for a file whose content comes later; else the content says it."""
+    of_table: bool = False
+    """It is the export of a table, and named as that is: a `-` in its name stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ async def export(work: Work) -> Done:
     await work.storage.tables.export(work.scope, work.table_id, options, target)
     file = await work.storage.files.upload(
         work.scope,
-        FileUpload(name=f"{work.table_id}{ending}", is_sliced=True),
+        FileUpload(name=f"{work.table_id}{ending}", is_sliced=True, of_table=True),
         [target],
         import_key=work.import_key,
         move=True,

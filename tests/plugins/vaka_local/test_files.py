@@ -290,6 +290,10 @@ def test_names_of_files_are_tidied(given: str, kept: str) -> None:
     assert file_name(given) == kept
 
 
+def test_the_file_of_an_export_is_named_as_its_table() -> None:
+    assert file_name("in.c-main.users.csv", of_table=True) == "in.c-main.users.csv"
+
+
 @pytest.mark.parametrize("name", ["", "---", "..", "/", "😀"])
 def test_names_without_letters_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput):
