@@ -289,6 +289,24 @@ def test_the_audit_log(shell: Shell) -> None:
     assert shell.json("audit", "--since", "+1 day") == []
 
 
+def test_what_else_the_audit_log_tells(shell: Shell, component: Path) -> None:
+    shell.run("vault", "set", "x", "swordfish")
+    shell.run("vault", "delete", "x")
+    branch = shell.run("branch", "create", "mine").stdout.strip()
+    shell.run("branch", "delete", branch)
+    found = shell.json("audit", "--limit", "5")
+    told = [(each["kind"], each["subject"]) for each in found if each["kind"] != "token.used"]
+    assert told[:4] == [
+        ("branch.removed", {"branch": branch}),
+        ("branch.created", {"branch": branch}),
+        ("vault.removed", {"name": "x"}),
+        ("vault.set", {"name": "x"}),
+    ]
+    (registered,) = shell.json("audit", "--kind", "component")
+    assert registered["subject"] == {"component": "C"}
+    assert "swordfish" not in shell.run("audit", "--all").stdout
+
+
 def test_branches(shell: Shell, component: Path) -> None:
     (main,) = shell.json("branch", "list")
     assert (main["name"], main["isDefault"]) == ("Main", True)

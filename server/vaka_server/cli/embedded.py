@@ -184,7 +184,9 @@ class EmbeddedClient(Client):
 
     async def gc_apply(self, timeout: float | None, say: Callable[[str], None]) -> Document:
         planned = await self._engine.gc_plan()
-        return (await self._engine.gc_apply(planned, timeout=timeout, say=say)).to_json()
+        report = await self._engine.gc_apply(planned, timeout=timeout, say=say)
+        await self._acted("garbage.collected")
+        return report.to_json()
 
     # -- catalog -------------------------------------------------------------------------------
 
@@ -196,7 +198,9 @@ class EmbeddedClient(Client):
         return documents.component(await self._engine.catalog.component(component), self._base)
 
     async def put_component(self, document: Mapping[str, Any]) -> Document:
-        return documents.component(await self._engine.catalog.put_component(document), self._base)
+        made = await self._engine.catalog.put_component(document)
+        await self._acted("component.registered", component=made.id)
+        return documents.component(made, self._base)
 
     async def configs(self, component: str | None) -> list[Document]:
         if component is not None:
@@ -405,6 +409,7 @@ class EmbeddedClient(Client):
             features=[*kept, *(each for each in wanted.features if each not in kept)],
             limits={name: value for name, value in limits.items() if value is not None},
         )
+        await self._acted("project.changed", project=before.id)
         return documents.project(changed)
 
     async def tokens(self) -> list[Document]:
@@ -470,10 +475,12 @@ class EmbeddedClient(Client):
         made = await self._engine.catalog.create_branch(
             self._project.id, name, description=description
         )
+        await self._acted("branch.created", branch=made.id)
         return documents.branch(made)
 
     async def delete_branch(self, branch: str) -> None:
         await self._engine.delete_branch(self._project.id, branch)
+        await self._acted("branch.removed", branch=branch)
 
     async def vault(self, branch: str | None) -> list[Document]:
         found = await self._engine.catalog.vault_variables(self._project.id, branch=branch)
@@ -487,10 +494,12 @@ class EmbeddedClient(Client):
         made = await self._engine.catalog.put_vault_variable(
             self._project.id, name, value, is_encrypted=is_encrypted, branch=branch
         )
+        await self._acted("vault.set", name=name)
         return documents.vault_variable(made)
 
     async def delete_vault_variable(self, name: str, branch: str | None) -> None:
         await self._engine.catalog.delete_vault_variable(self._project.id, name, branch=branch)
+        await self._acted("vault.removed", name=name)
 
     async def credentials(self, component: str, credentials: str) -> Document:
         found = await self._engine.catalog.oauth_credentials(
@@ -507,11 +516,13 @@ class EmbeddedClient(Client):
         await self._engine.catalog.put_oauth_credentials(
             self._project.id, component, credentials, kept
         )
+        await self._acted("credentials.set", component=component, credentials=credentials)
 
     async def delete_credentials(self, component: str, credentials: str) -> None:
         await self._engine.catalog.delete_oauth_credentials(
             self._project.id, component, credentials
         )
+        await self._acted("credentials.removed", component=component, credentials=credentials)
 
     # -- secrets -------------------------------------------------------------------------------
 

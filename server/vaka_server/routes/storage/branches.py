@@ -84,6 +84,7 @@ async def create_branch(call: Call) -> Response:
     made = await call.engine.catalog.create_branch(
         call.project.id, name, description=description, token=call.token
     )
+    call.subject["branch"] = made.id
     return call.storage(documents.branch(made), 201)
 
 
