@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 import pytest
 from tests.server.conftest import COMPONENT, IMAGE, Answer, Site
 
-from vaka.testing import FakeImage, Printed, Script
+from vaka.models.container import ContainerSpec
+from vaka.testing import FakeImage, Printed, Script, host_path
 from vaka_server import schemas
 
 KEYS = [
@@ -50,6 +51,11 @@ async def found(site: Site, **query: Any) -> list[str]:
     return [
         job["id"] for job in await site.get(f"/queue/search/jobs?{urlencode(query, doseq=True)}")
     ]
+
+
+def writes_a_table(spec: ContainerSpec) -> None:
+    """What a component does that has one output table."""
+    (host_path(spec, "/data/out/tables") / "t.csv").write_text("id\n1\n")
 
 
 def refused(answer: Answer, status: int) -> str:
@@ -205,11 +211,17 @@ async def test_rows_are_run_also_disabled_ones_that_are_named(site: Site) -> Non
     )
     assert (inline["status"], inline["configData"]) == ("success", {"parameters": {}})
 
-    debug = await ended(site, await create(site, {**INLINE, "mode": "debug"}))
+    site.host.images[IMAGE] = FakeImage(Script(effect=writes_a_table))
+    output = {"tables": [{"source": "t.csv", "destination": "out.c-main.t"}]}
+    config = {"component": "C", "configData": {"storage": {"output": output}}}
+    debug = await ended(site, await create(site, {**config, "mode": "debug"}))
     assert (debug["status"], debug["mode"]) == ("success", "debug")
     files = await site.get("/v2/storage/files")
     assert files
     assert all("debug" in file["tags"] for file in files)
+    assert await site.get("/v2/storage/tables") == await site.get("/v2/storage/buckets") == []
+    assert (await ended(site, await create(site, config)))["status"] == "success"
+    assert [each["id"] for each in await site.get("/v2/storage/tables")] == ["out.c-main.t"]
 
 
 @pytest.mark.scenario("storage-api", 112)
