@@ -54,6 +54,7 @@ class Process:
             pytest.fail(self._log.read_text())
         self.said: dict[str, Any] = json.loads(lines)
         self.url: str = self.said["url"]
+        self.pid = self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
