@@ -414,6 +414,15 @@ def project(value: Project) -> Document:
     }
 
 
+def totals(tables: Iterable[TableDetail]) -> Document:
+    """How much tables have in all, as a project or a bucket shows it."""
+    known = list(tables)
+    return {
+        "dataSizeBytes": sum(each.data_size_bytes or 0 for each in known),
+        "rowsCount": sum(each.rows_count or 0 for each in known),
+    }
+
+
 def component(value: Component, base: str) -> Document:
     """A registered component; what its document has beyond the known members comes last."""
     document: Document = {
@@ -646,8 +655,7 @@ def bucket(
     }
     known = counted if tables is None else tables
     if known is not None:
-        document["dataSizeBytes"] = sum(each.data_size_bytes or 0 for each in known)
-        document["rowsCount"] = sum(each.rows_count or 0 for each in known)
+        document |= totals(known)
         document["tablesCount"] = len(known)
     if tables is not None:
         shown = frozenset(include) - {"buckets"}

@@ -8,6 +8,7 @@ from typing import Any
 from vaka.errors import NotFound
 from vaka.models.audit import AuditQuery
 from vaka.models.catalog import Role, Token
+from vaka.models.storage import StorageScope
 from vaka_server import documents
 from vaka_server.access import Access
 from vaka_server.fields import Fields
@@ -89,9 +90,6 @@ async def revoke(call: Call, token_id: str) -> Response:
     if found.is_master and not call.query.flag("force"):
         raise Refused(400, "A master token is not deleted without force=1.")
     await _refuse_used(call, token_id)
-    for each in await call.engine.triggers.list(call.project.id):
-        if each.wanted.run_with_token_id == token_id:
-            raise Refused(400, f"Trigger {each.id} runs with the token; remove or change it first.")
     try:
         await call.engine.catalog.revoke_token(call.project.id, token_id)
     finally:
@@ -143,6 +141,10 @@ async def _document(
 ) -> documents.Document:
     """A token, with all buckets that it may manage by their names."""
     document = documents.token(value, call.base, secret=secret, owner=owner)
+    if owner:
+        scope = StorageScope(project=value.project.id)
+        tables = await call.engine.storage.tables.list_tables(scope)
+        document["owner"] |= documents.totals(tables)
     if value.can_manage_buckets:
         buckets = await call.engine.storage.tables.list_buckets(call.scope)
         document["bucketPermissions"] = {each.id: "manage" for each in buckets}
