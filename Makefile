@@ -56,7 +56,7 @@ hostile: images  ## hostile images, requests and fuzzing, the long form; ARGS="f
 	@$(PY) -m tests.hostile $(ARGS)
 
 fuzz-api: venv  ## a thousand requests of each part of the API, made of its own description
-	@VAKA_FUZZ_CASES=$${VAKA_FUZZ_CASES:-1000} $(PY) -m pytest tests/server/test_fuzz.py $(ARGS)
+	@VAKA_FUZZ_CASES=$${VAKA_FUZZ_CASES:-1000} $(PY) -m pytest tests/server/test_fuzz.py -rP $(ARGS)
 
 lint: venv  ## style and formatting
 	@$(PY) -m ruff check .

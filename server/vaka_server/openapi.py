@@ -111,6 +111,9 @@ def _responses(route: Route) -> dict[str, Any]:
         if route.answer is not None:
             done["content"] = _content(route.answer)
         answers = {str(route.status): done, **answers}
+        if "async" in route.query:
+            later = {"description": "Will be done.", "content": _content("StorageJob")}
+            answers = {"202": later, **answers}
     return answers
 
 

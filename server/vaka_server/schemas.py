@@ -737,6 +737,191 @@ class Table(Schema):
     bucket: Object | None = None
 
 
+class CsvDialect(Schema):
+    """How a CSV file is to be read."""
+
+    delimiter: str = ","
+    enclosure: str = '"'
+    escaped_by: str = ""
+
+
+class NewTable(CsvDialect):
+    """A table of a file, or of a snapshot."""
+
+    name: str
+    display_name: str | None = None
+    data_file_id: Scalar | None = None
+    snapshot_id: Scalar | None = None
+    primary_key: Strings | str | None = None
+    columns: Strings | None = None
+    """The file's columns in order, when it has no header."""
+
+
+class NewColumn(Schema):
+    name: str
+    definition: Object | None = None
+    """Type, length, nullable and default; only of tables with types."""
+    basetype: str | None = None
+
+
+class NewTableDefinition(Schema):
+    """A table without rows."""
+
+    name: str
+    display_name: str | None = None
+    columns: list[NewColumn]
+    primary_keys_names: Strings | None = None
+
+
+class TableImport(CsvDialect):
+    """How a file is loaded."""
+
+    data_file_id: Scalar
+    incremental: Flag = False
+    columns: Strings | None = None
+    without_headers: Flag = False
+    ignored_lines_count: int = 0
+    treat_values_as_null: Strings | None = None
+
+
+class ImportResults(Schema):
+    transaction: None
+    warnings: list[Message]
+    imported_columns: Strings
+    new_columns: Strings
+    total_rows_count: int
+    imported_rows_count: int
+    total_data_size_bytes: int
+    timers: list[Any]
+
+
+class RowFilter(Schema):
+    column: str
+    operator: Literal["eq", "ne", "neq", "gt", "ge", "lt", "le"] = "eq"
+    values: list[Scalar]
+    data_type: str | None = None
+
+
+class RowOrder(Schema):
+    column: str
+    order: Literal["ASC", "DESC"] = "ASC"
+    data_type: str | None = None
+
+
+class RowSelection(Schema):
+    """Some rows of a table."""
+
+    where_column: str | None = None
+    where_values: list[Scalar] | None = None
+    where_operator: Literal["eq", "ne", "neq"] | None = None
+    where_filters: list[RowFilter] | None = None
+    changed_since: Scalar | None = None
+    """Seconds, an ISO date or words such as `-2 days`."""
+    changed_until: Scalar | None = None
+
+
+class TableExport(RowSelection):
+    columns: Strings | str | None = None
+    limit: int | None = None
+    order_by: list[RowOrder] | None = None
+    gzip: Flag = False
+    format: Literal["rfc", "raw", "escaped"] | None = None
+    file_type: Literal["csv", "parquet"] | None = None
+    """`parquet` is not supported."""
+    include_internal_timestamp: Flag = False
+
+
+class RowsToDelete(RowSelection):
+    allow_truncate: Flag = False
+    """Needed to delete all rows."""
+
+
+class ColumnChanges(Schema):
+    """Another length of a typed column, or whether it may be empty."""
+
+    definition: Object | None = None
+    length: Scalar | None = None
+    nullable: Flag | None = None
+
+
+class KeyColumns(Schema):
+    columns: Strings | str
+
+
+class TableChanges(Schema):
+    display_name: str | None = None
+
+
+class ColumnDescription(Schema):
+    name: str
+    description: str | None = None
+
+
+class TableDescription(Schema):
+    description: str | None = None
+    columns: list[ColumnDescription] | None = None
+
+
+class TableSwap(Schema):
+    target_table_id: str
+
+
+class NewSnapshot(Schema):
+    description: str = ""
+
+
+class Snapshot(Schema):
+    id: str
+    created_time: Time
+    description: str
+    data_size_bytes: int | None
+    creator_token: Object
+    table: Table
+
+
+class ColumnNames(Schema):
+    column_names: Strings
+
+
+class DisplayName(Schema):
+    display_name: str
+
+
+class MetadataEntry(Schema):
+    id: str
+    key: str
+    value: str
+    provider: str
+    timestamp: Time
+
+
+class NewMetadataEntry(Schema):
+    key: str
+    value: Scalar
+    column_name: str | None = None
+    """Of a column's entry: which one it is of, where the list does not say."""
+
+
+class NewMetadata(Schema):
+    """What is said of a bucket or a column."""
+
+    provider: str
+    metadata: list[NewMetadataEntry]
+
+
+class NewTableMetadata(Schema):
+    """What is said of a table and its columns."""
+
+    provider: str
+    metadata: list[NewMetadataEntry] | None = None
+    columns_metadata: dict[str, list[NewMetadataEntry]] | list[list[NewMetadataEntry]] | None = None
+
+
+class TableMetadata(Schema):
+    metadata: list[MetadataEntry]
+    columns_metadata: dict[str, list[MetadataEntry]]
+
+
 class LoadResult(Schema):
     table_id: str
     imported_rows_count: int

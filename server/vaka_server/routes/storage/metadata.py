@@ -192,13 +192,36 @@ def _lists(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _routes(
-    path: str, what: str, read: Handler, write: Handler, remove: Handler
+    path: str,
+    what: str,
+    read: Handler,
+    write: Handler,
+    remove: Handler,
+    *,
+    body: str = "NewMetadata",
+    answer: str = "MetadataEntry[]",
 ) -> tuple[Route, ...]:
     one = f"{path}/<entry>"
     return (
-        Route("GET", path, Access.READ, read, f"Metadata of a {what}", branch=True),
         Route(
-            "POST", path, Access.ADMIN, write, f"Set metadata of a {what}", status=201, branch=True
+            "GET",
+            path,
+            Access.READ,
+            read,
+            f"Metadata of a {what}",
+            answer="MetadataEntry[]",
+            branch=True,
+        ),
+        Route(
+            "POST",
+            path,
+            Access.ADMIN,
+            write,
+            f"Set metadata of a {what}",
+            body=body,
+            answer=answer,
+            status=201,
+            branch=True,
         ),
         Route(
             "DELETE",
@@ -221,7 +244,13 @@ ROUTES = (
         unsay_of_bucket,
     ),
     *_routes(
-        "/v2/storage/tables/<table>/metadata", "table", of_table, say_of_table, unsay_of_table
+        "/v2/storage/tables/<table>/metadata",
+        "table",
+        of_table,
+        say_of_table,
+        unsay_of_table,
+        body="NewTableMetadata",
+        answer="TableMetadata",
     ),
     *_routes(
         "/v2/storage/columns/<column>/metadata",

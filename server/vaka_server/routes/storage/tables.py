@@ -694,7 +694,17 @@ _ASYNC = {"async": "true: later, as a storage job"}
 
 def _deferred(method: Method, rule: str, handler: Handler, summary: str, **more: Any) -> Route:
     """A route that answers with a storage job."""
-    return Route(method, rule, Access.ADMIN, handler, summary, status=202, branch=True, **more)
+    return Route(
+        method,
+        rule,
+        Access.ADMIN,
+        handler,
+        summary,
+        answer="StorageJob",
+        status=202,
+        branch=True,
+        **more,
+    )
 
 
 _ABSENT: tuple[tuple[Method, str, str], ...] = (
@@ -751,8 +761,20 @@ ROUTES = (
         answer="text/csv",
         branch=True,
     ),
-    _deferred("POST", f"{_IN_BUCKET}/tables-async", create, "Make a table of a file or a snapshot"),
-    _deferred("POST", f"{_IN_BUCKET}/tables-definition", define, "Make an empty table"),
+    _deferred(
+        "POST",
+        f"{_IN_BUCKET}/tables-async",
+        create,
+        "Make a table of a file or a snapshot",
+        body="NewTable",
+    ),
+    _deferred(
+        "POST",
+        f"{_IN_BUCKET}/tables-definition",
+        define,
+        "Make an empty table",
+        body="NewTableDefinition",
+    ),
     Route(
         "POST",
         f"{_IN_BUCKET}/tables",
@@ -764,7 +786,7 @@ ROUTES = (
         status=201,
         branch=True,
     ),
-    _deferred("POST", f"{_ONE}/import-async", load, "Load a file into a table"),
+    _deferred("POST", f"{_ONE}/import-async", load, "Load a file into a table", body="TableImport"),
     Route(
         "POST",
         f"{_ONE}/import",
@@ -772,6 +794,7 @@ ROUTES = (
         load_now,
         "Load a CSV file in the request into a table",
         body="multipart/form-data",
+        answer="ImportResults",
         branch=True,
     ),
     Route(
@@ -780,14 +803,26 @@ ROUTES = (
         Access.READ,
         export,
         "Write rows of a table to a file",
+        body="TableExport",
+        answer="StorageJob",
         status=202,
         branch=True,
     ),
-    _deferred("DELETE", f"{_ONE}/rows", delete_rows, "Delete rows", query=WHERE),
-    _deferred("POST", f"{_ONE}/columns", add_column, "Add a column"),
+    _deferred(
+        "DELETE", f"{_ONE}/rows", delete_rows, "Delete rows", query=WHERE, body="RowsToDelete"
+    ),
+    _deferred("POST", f"{_ONE}/columns", add_column, "Add a column", body="NewColumn"),
     _deferred("DELETE", f"{_ONE}/columns/<column>", delete_column, "Delete a column"),
-    _deferred("PUT", f"{_ONE}/columns/<column>/definition", change_column, "Change a typed column"),
-    _deferred("POST", f"{_ONE}/primary-key", add_key, "Give a table a primary key"),
+    _deferred(
+        "PUT",
+        f"{_ONE}/columns/<column>/definition",
+        change_column,
+        "Change a typed column",
+        body="ColumnChanges",
+    ),
+    _deferred(
+        "POST", f"{_ONE}/primary-key", add_key, "Give a table a primary key", body="KeyColumns"
+    ),
     _deferred("DELETE", f"{_ONE}/primary-key", drop_key, "Take a table its primary key"),
     Route(
         "PUT",
@@ -796,10 +831,17 @@ ROUTES = (
         update,
         "Change how a table is shown",
         query=_ASYNC,
+        body="TableChanges",
         answer="Table",
         branch=True,
     ),
-    _deferred("PUT", f"{_ONE}/definition", describe, "Describe a table and its columns"),
+    _deferred(
+        "PUT",
+        f"{_ONE}/definition",
+        describe,
+        "Describe a table and its columns",
+        body="TableDescription",
+    ),
     Route(
         "DELETE",
         _ONE,
@@ -810,8 +852,10 @@ ROUTES = (
         status=204,
         branch=True,
     ),
-    _deferred("POST", f"{_ONE}/swap", swap, "Exchange two tables"),
-    _deferred("POST", f"{_ONE}/snapshots", create_snapshot, "Keep a copy of a table"),
+    _deferred("POST", f"{_ONE}/swap", swap, "Exchange two tables", body="TableSwap"),
+    _deferred(
+        "POST", f"{_ONE}/snapshots", create_snapshot, "Keep a copy of a table", body="NewSnapshot"
+    ),
     Route(
         "GET",
         f"{_ONE}/snapshots",
@@ -819,9 +863,17 @@ ROUTES = (
         snapshots,
         "Copies of a table, newest first",
         query={"limit": "How many at most", "offset": "How many to leave out"},
+        answer="Snapshot[]",
         branch=True,
     ),
-    Route("GET", "/v2/storage/snapshots/<snapshot>", Access.READ, snapshot, "One copy of a table"),
+    Route(
+        "GET",
+        "/v2/storage/snapshots/<snapshot>",
+        Access.READ,
+        snapshot,
+        "One copy of a table",
+        answer="Snapshot",
+    ),
     Route(
         "DELETE",
         "/v2/storage/snapshots/<snapshot>",
@@ -836,6 +888,8 @@ ROUTES = (
         Access.READ,
         column_names,
         "Names of columns as tables have them",
+        body="ColumnNames",
+        answer="ColumnNames",
         branch=True,
     ),
     Route(
@@ -844,6 +898,8 @@ ROUTES = (
         Access.READ,
         display_name,
         "A display name of allowed characters",
+        body="DisplayName",
+        answer="DisplayName",
         branch=True,
     ),
     *(absent(method, rule, what, branch=True) for method, rule, what in _ABSENT),
