@@ -403,6 +403,23 @@ async def test_one_table_is_loaded_in_order_and_ten_at_once(
     assert sorted(gate.begun) == others
 
 
+async def test_no_more_than_a_projects_limit_are_done_at_a_time(
+    clock: MockClock, bench: Bench, gate: Gate
+) -> None:
+    catalog = bench.engine.catalog
+    (project,) = await catalog.projects()
+    await catalog.update_project(project.id, limits={"storage.jobsParallelism": 2})
+    made = [
+        (await bench.submit("gated", {}, table_id=f"in.c-main.t{number}")).id for number in range(5)
+    ]
+    await until_blocked()
+    assert gate.begun == made[:2]
+    gate.open.set()
+    for each in made:
+        await bench.engine.operations.wait(each)
+    assert gate.begun == made
+
+
 async def test_imports_into_one_table_leave_the_last_one(bench: Bench) -> None:
     await bench.create(USERS)
     files = [await bench.file(f"id,name\n{number},x\n") for number in range(10)]

@@ -238,9 +238,12 @@ def test_every_operation_answers_as_it_is_described(target: Target, name: str) -
     assert found
     failures: list[str] = []
     target.answered.clear()
-    for operation in found:
+    # of what takes nothing there is one request only: those that come after make up for it
+    found.sort(key=lambda each: bool(each.query or each.body or each.path_parameters))
+    for number, operation in enumerate(found):
+        left = max(1, CASES - target.answered.total())
         try:
-            exercise(operation, target, -(-CASES // len(found)))
+            exercise(operation, target, -(-left // (len(found) - number)))
         except (AssertionError, FailureGroup) as error:
             failures.append(f"{operation.label}: {error}")
     total = target.answered.total()

@@ -51,6 +51,21 @@ async def bucket(site: Site, name: str) -> str:
     return bucket_id
 
 
+async def test_a_token_tells_how_much_its_project_has(site: Site) -> None:
+    owner = (await site.get(f"{TOKENS}/verify"))["owner"]
+    assert (owner["rowsCount"], owner["dataSizeBytes"]) == (0, 0)
+    sizes = [
+        (await site.get(f"/v2/storage/tables/{await bucket(site, name)}.t"))["dataSizeBytes"]
+        for name in ("a", "b")
+    ]
+    limited = await make(site, {"bucketPermissions": {"in.c-a": "read"}})
+    for token in ("admin", limited["token"]):
+        owner = (await site.get(f"{TOKENS}/verify", token=token))["owner"]
+        assert (owner["rowsCount"], owner["dataSizeBytes"]) == (2, sum(sizes))
+    other = await site.get(f"{TOKENS}/verify", token="other")
+    assert other["owner"]["rowsCount"] == 0
+
+
 @pytest.mark.scenario("storage-api", 13)
 async def test_a_token_that_is_none_is_refused_without_being_told(site: Site) -> None:
     deleted = await make(site)
