@@ -24,6 +24,7 @@ from vaka.errors import (
     NotFound,
     OutOfMemory,
     RuntimeUnavailable,
+    StorageUnavailable,
     StoreUnavailable,
     UserError,
 )
@@ -99,6 +100,16 @@ def verdict(faults: Sequence[BaseException]) -> Verdict:
     )
 
 
+def is_for_want_of_room(fault: BaseException) -> bool:
+    """Whether the system said, here or where it comes from, that a disk is full."""
+    cause: BaseException | None = fault
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def _cause(fault: BaseException) -> Cause:
     match fault:
         case OutOfMemory(limit=limit, peak=peak, stderr_tail=tail):
@@ -126,12 +137,16 @@ def _cause(fault: BaseException) -> Cause:
             return Cause(
                 CauseKind.RUNTIME_LOST, evidence if code is None else evidence | {"exit_code": code}
             )
-        case OSError(errno=number) if number in NO_ROOM:
+        case OSError() if is_for_want_of_room(fault):
             where = "" if fault.filename is None else f" that {fault.filename} is on"
             return Cause(
                 CauseKind.STORAGE, {"detail": f"The disk{where} is full: free some of it."}
             )
-        case StoreUnavailable() | MappingFailed() | DiskFull():
+        case ApplicationError() if is_for_want_of_room(fault):
+            return Cause(
+                CauseKind.STORAGE, {"detail": f"{fault} The disk is full: free some of it."}
+            )
+        case StoreUnavailable() | MappingFailed() | StorageUnavailable() | DiskFull():
             return Cause(CauseKind.STORAGE, {"detail": str(fault)})
         case CipherRefused(paths=paths):
             evidence = {"detail": str(fault), "paths": list(paths)}

@@ -43,7 +43,7 @@ import trio
 
 from vaka._no_runtime import NoRuntime
 from vaka._plugins import Plugins
-from vaka._supervision import leaves
+from vaka._supervision import is_for_want_of_room, leaves
 from vaka.actors.action import Actions
 from vaka.actors.admission import Admission
 from vaka.actors.branch import branch_type
@@ -780,10 +780,16 @@ def _make_home(home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         (home / "engine.lock").touch()
     except OSError as error:
-        raise ApplicationError(
-            f"The home {home.absolute()} cannot be used: {error.strerror}. Choose another one, or "
-            "give this user the right to write there."
-        ) from error
+        raise _unusable(home.absolute(), error) from error
+
+
+def _unusable(home: Path, error: OSError) -> ApplicationError:
+    advice = (
+        "Free space on its disk."
+        if is_for_want_of_room(error)
+        else "Choose another one, or give this user the right to write there."
+    )
+    return ApplicationError(f"The home {home} cannot be used: {error.strerror}. {advice}")
 
 
 def _allow_many_files() -> None:
@@ -803,7 +809,7 @@ class _Home:
         self._owner = owner
 
     def __enter__(self) -> Self:
-        self._file = (self._home / "engine.lock").open("a+")
+        self._file = (self._home / "engine.lock").open("r+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -815,11 +821,16 @@ class _Home:
                 "over HTTP (`--url`), stop it, or choose another home.",
                 pid=holder.get("pid"),
             ) from error
-        self._file.seek(0)
-        self.previous = _parse_owner(self._file.read()).get("id")
-        self._file.truncate(0)
-        self._file.write(json.dumps({"id": self._owner.id, "pid": self._owner.pid}))
-        self._file.flush()
+        try:
+            self.previous = _parse_owner(self._file.read()).get("id")
+            # over what is there: a full disk takes that, and keeps who was here before if it does not
+            self._file.seek(0)
+            self._file.write(json.dumps({"id": self._owner.id, "pid": self._owner.pid}))
+            self._file.truncate()
+        except OSError as error:
+            with suppress(OSError):  # it tries once more to write
+                self._file.close()
+            raise _unusable(self._home, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,6 +24,7 @@ EngineError
     ├── RuntimeUnavailable       .exit_code: the container runtime does not answer, or did not
     ├── HomeInUse                .pid: another engine works in this home
     ├── StoreUnavailable         the job store does not answer, or its disk is full
+    ├── StorageUnavailable       Storage does not answer
     ├── DiskFull                 Storage has no room for what was to be kept
     └── UnderMaintenance         .retry_after: Storage is closed for a while; jobs go back to waiting
 ```
@@ -251,6 +252,10 @@ class RuntimeUnavailable(ApplicationError):
 
 class StoreUnavailable(ApplicationError):
     """The job store cannot be read or written."""
+
+
+class StorageUnavailable(ApplicationError):
+    """A backend or catalog does not answer, or is locked by somebody else; nothing was done."""
 
 
 class DiskFull(ApplicationError):

@@ -11,6 +11,7 @@ process does not.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -155,7 +156,10 @@ class Staged:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(self._folder / _INDEX, flags, 0o600)
         try:
-            os.write(fd, line.encode())
+            end = os.fstat(fd).st_size
+            if os.write(fd, line.encode()) < len(line):  # a disk that is full takes a part
+                os.ftruncate(fd, end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
         if place is None:

@@ -24,8 +24,9 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
-from vaka.errors import ApplicationError
+from vaka.errors import ApplicationError, DiskFull, StorageUnavailable
 from vaka.models.ulid import new_ulid
+from vaka_local.disk import is_full
 
 T = TypeVar("T")
 
@@ -502,7 +503,24 @@ class Database:
                 with connection.begin():
                     return work(connection)
         except DBAPIError as error:
-            raise ApplicationError(f"The catalog {self.path} failed: {error.orig}.") from error
+            raise self._told(error.orig) from error
+
+    def _told(self, error: BaseException | None) -> ApplicationError:
+        """An error of SQLite as one of ours, with what to do about it."""
+        # the lowest byte is the kind, the others are details of it
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_FULL:
+                return DiskFull(f"The catalog {self.path} has no room: free space on its disk.")
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return StorageUnavailable(
+                    f"The catalog {self.path} is locked: another process has held its lock for "
+                    f"{_BUSY_SECONDS} s; find and end it."
+                )
+            case _ if is_full(self.path.parent):
+                # a file that SQLite could not make or lengthen, of which it does not say why
+                return DiskFull(f"The catalog {self.path} has no room: free space on its disk.")
+            case _:
+                return ApplicationError(f"The catalog {self.path} failed: {error}.")
 
     async def aclose(self) -> None:
         """Close all connections."""

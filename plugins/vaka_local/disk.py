@@ -20,6 +20,7 @@ _SYNC_FILE_RANGE: Final = getattr(ctypes.CDLL(None), "sync_file_range", None)  #
 if _SYNC_FILE_RANGE is not None:
     _SYNC_FILE_RANGE.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _DESCRIPTORS: Final = Path("/proc/self/fd")
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def open_regular(path: Path, label: str) -> int:
@@ -47,7 +48,7 @@ def new_file(target: Path) -> Generator[int, None, None]:
 
     Raises:
         MappingFailed: something of that name is there.
-        ApplicationError: it cannot be made.
+        ApplicationError: it cannot be made; `DiskFull` when that is the reason.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with _explained(target):
@@ -86,7 +87,7 @@ def _explained(target: Path) -> Generator[None, None, None]:
             f'"{target.name}" exists already, and nothing is overwritten.'
         ) from error
     except OSError as error:
-        raise ApplicationError(f"{target} cannot be written: {error.strerror}.") from error
+        raise _kind(error)(f"{target} cannot be written: {error.strerror}.") from error
 
 
 def copy(
@@ -128,8 +129,17 @@ def begin_writing(fd: int, offset: int, size: int) -> None:
 
 def not_stored(error: OSError) -> ApplicationError:
     """What to raise in place of an error of the file system."""
-    kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else ApplicationError
-    return kind(f"A file cannot be stored: {error.strerror}.")
+    return _kind(error)(f"A file cannot be stored: {error.strerror}.")
+
+
+def _kind(error: OSError) -> type[ApplicationError]:
+    return DiskFull if error.errno in NO_ROOM else ApplicationError
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a file system has no room at all."""
+    state = os.statvfs(folder)
+    return state.f_bavail == 0
 
 
 def take(source: Path, target: Path, label: str) -> bool:

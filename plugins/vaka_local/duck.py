@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from vaka.errors import ApplicationError
+from vaka.errors import ApplicationError, DiskFull
 from vaka_local import schema, threads
+from vaka_local.disk import NO_ROOM
 from vaka_local.threads import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ class Duck:
             if "Could not set lock" in str(error):
                 holder = re.search(r"PID (\d+)", str(error))
                 raise _in_use(path, holder[1] if holder else "") from error
-            raise ApplicationError(
+            kind = DiskFull if is_for_want_of_room(error) else ApplicationError
+            raise kind(
                 f"The table database {path} cannot be opened: {_first_line(error)}"
             ) from error
         except BaseException:
@@ -284,7 +286,16 @@ def _translated(error: duckdb.Error) -> ApplicationError:
             "The table store has not enough memory or disk space for this. Give it more with "
             f"memory_bytes in the storage URL, or free space in its folder. ({_first_line(error)})"
         )
+    if is_for_want_of_room(error):
+        return DiskFull(
+            f"The table store has no room: {_first_line(error)}. Free space on its disk."
+        )
     return ApplicationError(f"The table store failed: {_first_line(error)}")
+
+
+def is_for_want_of_room(error: duckdb.Error) -> bool:
+    """Whether a disk is full, or somebody's part of it; DuckDB has the system's words for it only."""
+    return any(os.strerror(number) in str(error) for number in NO_ROOM)
 
 
 def _first_line(error: Exception) -> str:

@@ -33,6 +33,7 @@ from vaka.errors import (
     NotFound,
     Overloaded,
     RuntimeUnavailable,
+    StorageUnavailable,
     StoreUnavailable,
     UnderMaintenance,
     UserError,
@@ -127,7 +128,7 @@ def describe(error: BaseException) -> Problem:
             return Problem(
                 507, "The server's disk is full; nothing was stored.", "storage.diskFull"
             )
-        case StoreUnavailable() | RuntimeUnavailable():
+        case StoreUnavailable() | StorageUnavailable() | RuntimeUnavailable():
             return Problem(500, "The server cannot work now; see its readiness report.", "internal")
         case _:
             return Problem(500, "Internal error; attach the exception id.", "internal")

@@ -358,7 +358,12 @@ class DefinitionActor:
                     raise
             await self._stage_out(unit)
         if not self._is_alone:
-            await self._services.store.save_definition(self._fence, self._index, self._left)
+            # what it has told before goes with it: nothing of that is told again
+            await self._events.store_with(
+                lambda tail: self._services.store.save_definition(
+                    self._fence, self._index, self._left, tail=tail
+                )
+            )
             self._unsaved.clear()
             await trio.to_thread.run_sync(self._folder.remove)
         await self._tell(
@@ -386,8 +391,10 @@ class DefinitionActor:
         self._unsaved[self._index] = self._left
 
     async def _advance(self, phase: Phase) -> None:
-        await self._services.store.advance(
-            self._fence, phase, self._index, keep=dict(self._unsaved)
+        await self._events.store_with(
+            lambda tail: self._services.store.advance(
+                self._fence, phase, self._index, keep=dict(self._unsaved), tail=tail
+            )
         )
         self._unsaved.clear()
 

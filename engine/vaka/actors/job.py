@@ -453,8 +453,13 @@ class JobActor:
         failures = [failure for result in results for failure in result.load_failures]
         if failures:
             raise MappingFailed("Failed to process output mapping: " + "\n".join(failures))
-        # the folder may go once this is written: nothing reads it again
-        await services.store.advance(self._fence, Phase.STATE, len(results), keep=unsaved)
+        # the folder may go once this is written: nothing reads it again, and nothing tells again what
+        # was told before
+        await events.store_with(
+            lambda tail: services.store.advance(
+                self._fence, Phase.STATE, len(results), keep=unsaved, tail=tail
+            )
+        )
         if not is_debug(record):
             await self._store_states(spec, plan, results, events)
         return _result(plan, results, self._definitions)

@@ -19,10 +19,11 @@ from typing import TypeVar
 
 import trio
 
-from vaka._supervision import leaves, new_exception_id
+from vaka._supervision import is_for_want_of_room, leaves, new_exception_id
 from vaka.actors.services import Services
 from vaka.errors import (
     DeadlineExceeded,
+    DiskFull,
     StoreUnavailable,
     UnderMaintenance,
     UserError,
@@ -46,6 +47,7 @@ SWEPT_AT_ONCE = 1_000
 STORE_RETRY = 1.0
 """Seconds before the store is asked again after it did not answer."""
 INTERNAL = "Internal error; attach the exception id."
+NO_ROOM = "The server's disk is full; nothing was stored."
 
 
 class Operations:
@@ -315,6 +317,9 @@ def _told(operation: Operation, error: Exception) -> OperationError:
         "exception_id": exception_id,
         "error": type(fault or error).__name__,
     }
+    if isinstance(fault, DiskFull) or (fault is not None and is_for_want_of_room(fault)):
+        log.error("operation.failed", extra={**fields, "detail": str(fault)})
+        return OperationError("storage.diskFull", NO_ROOM, exception_id)
     if fault is not None:
         log.error("operation.failed", extra=fields, exc_info=error)
         return OperationError("internal", INTERNAL, exception_id)

@@ -9,11 +9,13 @@ never sees half of a change, whoever makes it.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from itertools import count
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
 
@@ -347,7 +349,7 @@ class Database:
             if state is None and "does not exist" in text:
                 state = "3D000"  # the library that connects gives no state
             return _ADVICE.get(state or "", "check that the server runs and can be reached")
-        if "full" in text:
+        if "full" in text or self._is_disk_full():
             return "free disk space there"
         if "lock" in text or "busy" in text:
             return f"another process has held its lock for {self._patience:g} s: find and end it"
@@ -356,6 +358,13 @@ class Database:
         if "malformed" in text or "not a database" in text:
             return "the file is damaged: restore it from a backup"
         return "check the disk that it is on"
+
+    def _is_disk_full(self) -> bool:
+        """Whether there is no room beside SQLite's file: it does not always say so itself."""
+        try:
+            return shutil.disk_usage(Path(str(self._url.database)).parent).free == 0
+        except OSError:
+            return False
 
 
 _KEEPALIVE: dict[str, Any] = {

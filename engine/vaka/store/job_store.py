@@ -353,15 +353,23 @@ class JobStore:
     # -- the journal of a running job ------------------------------------------------------------
 
     async def advance(
-        self, fence: Fence, phase: Phase, definition: int = 0, *, keep: Kept = NOTHING
+        self,
+        fence: Fence,
+        phase: Phase,
+        definition: int = 0,
+        *,
+        keep: Kept = NOTHING,
+        tail: LogTail = NO_EVENTS,
     ) -> None:
         """Write down what the job is about to do.
 
-        `keep` is stored in the same transaction, here and below: see `save_definition`.
+        `keep` and `tail` are stored in the same transaction, here and below: see `save_definition` and
+        `append_events`.
         """
-        await self._writer.write(
-            partial(_journal.advance, fence=fence, phase=phase, definition=definition, keep=keep)
+        action = partial(
+            _journal.advance, fence=fence, phase=phase, definition=definition, keep=keep
         )
+        await self._writer.write(await self._with_tail(fence, tail, action))
 
     async def plan_stage(self, fence: Fence, stage: StageRecord, *, keep: Kept = NOTHING) -> None:
         """Write down a container before it is made, and that the job is at its stages.
@@ -401,11 +409,12 @@ class JobStore:
         )
         await self._writer.write(await self._with_tail(fence, tail, action))
 
-    async def save_definition(self, fence: Fence, definition: int, data: Any) -> None:
+    async def save_definition(
+        self, fence: Fence, definition: int, data: Any, *, tail: LogTail = NO_EVENTS
+    ) -> None:
         """Keep JSON that a definition leaves for the job's end, in place of what it left before."""
-        await self._writer.write(
-            partial(_journal.save_definition, fence=fence, definition=definition, data=data)
-        )
+        action = partial(_journal.save_definition, fence=fence, definition=definition, data=data)
+        await self._writer.write(await self._with_tail(fence, tail, action))
 
     async def definitions(self, job_id: int, attempt: int) -> dict[int, Any]:
         """What the definitions of an attempt have left, by their index."""
