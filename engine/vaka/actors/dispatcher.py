@@ -39,6 +39,8 @@ class Dispatcher:
         self._accepting = True
         self._serving = trio.CancelScope(shield=True)
         self._changed = trio.Event()
+        self._is_in_doubt = False
+        """Whether jobs may have been claimed without our knowing: the store's answer was lost."""
 
     def close(self) -> None:
         """Claim nothing more."""
@@ -97,15 +99,20 @@ class Dispatcher:
                         await watch.changed(self._services.config.idle_poll)
 
     async def _claim(self) -> list[JobRecord]:
-        config = self._services.config
-        return await self._services.store.claim(
-            self._services.owner,
+        config, store, owner = self._services.config, self._services.store, self._services.owner
+        if self._is_in_doubt:
+            await store.disown(owner, list(self.running))
+        self._is_in_doubt = True
+        claimed = await store.claim(
+            owner,
             lease=config.lease,
             concurrency=config.concurrency,
             memory_bytes=config.effective_memory_bytes,
             limit=config.concurrency,
             waiting=await self._services.admission.reason() is None,
         )
+        self._is_in_doubt = False
+        return claimed
 
     def _begin(self, record: JobRecord, jobs: trio.Nursery) -> None:
         actor = JobActor(self._services, record)

@@ -68,6 +68,8 @@ class Operations:
         self._resting_until = 0.0
         self._serving = trio.CancelScope(shield=True)
         self._changed = trio.Event()
+        self._is_in_doubt = False
+        """Whether some may have been claimed without our knowing: the store's answer was lost."""
 
     # -- for everybody -------------------------------------------------------------------------
 
@@ -165,9 +167,13 @@ class Operations:
         free = config.operation_concurrency - len(self._running)
         if not self._accepting or self._is_resting:
             return []
-        return await self._store.claim_operations(
-            self._services.owner, lease=config.lease, limit=free
-        )
+        owner = self._services.owner
+        if self._is_in_doubt:
+            await self._store.disown_operations(owner, {number for number, _ in self._running})
+        self._is_in_doubt = True
+        claimed = await self._store.claim_operations(owner, lease=config.lease, limit=free)
+        self._is_in_doubt = False
+        return claimed
 
     async def _renew(self) -> None:
         config = self._services.config

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from vaka.errors import ApplicationError, InvalidInput
+from vaka.errors import InvalidInput
 from vaka.models.catalog import Json
 from vaka.models.document import Format, load_document
 from vaka.models.tree import Anything, ListOf, Object, Scalar, text, wrong_type
@@ -163,21 +163,22 @@ def parse_state_file(data: bytes, *, format: Format = "json", path: str) -> dict
     """What a component wants to remember; an empty file clears it.
 
     Raises:
-        ApplicationError: the file cannot be read, or holds something else than an object.
+        InvalidInput: the file cannot be read, or holds something else than an object.
     """
     if not data.strip():
         return {}
     try:
         value = load_document(data, format)
     except InvalidInput as error:
-        raise ApplicationError(
-            f'Failed to parse state file "{path}" as "{format}": {error.message}'
+        raise InvalidInput(
+            f'Failed to parse state file "{path}" as "{format}": {error.message}', path=path
         ) from error
     if value is None or value == []:
         return {}
     if not isinstance(value, dict):
-        raise ApplicationError(
-            f'State file "{path}" must hold an object; a {type(value).__name__} cannot be kept.'
+        raise InvalidInput(
+            f'State file "{path}" must hold an object; a {type(value).__name__} cannot be kept.',
+            path=path,
         )
     return value
 
@@ -196,12 +197,14 @@ def parse_usage(data: bytes, *, format: Format = "json") -> list[dict[str, Json]
     """The `{"metric": …, "value": …}` items of a usage file.
 
     Raises:
-        ApplicationError: the file breaks a rule of mapping.md section 2.7.
+        InvalidInput: the file breaks a rule of mapping.md section 2.7.
     """
     try:
         items: list[dict[str, Json]] = _USAGE.parse(load_document(data, format), "usage")
     except InvalidInput as error:
-        raise ApplicationError(f"Failed to store Job usage: {error.message}") from error
+        raise InvalidInput(
+            f"Failed to store Job usage: {error.message}", path=error.path
+        ) from error
     return items
 
 

@@ -11,7 +11,7 @@ Every function that writes runs in a transaction that no other change of the que
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -169,6 +169,22 @@ def expire_owner(tx: Transaction, owner: str) -> None:
     """Let others have what an engine had that is known to be dead."""
     tx.connection.execute(
         sa.update(table).where(table.c.owner == owner, _OPEN).values(expires=tx.clock())
+    )
+    tx.topics.add("operations")
+
+
+def disown(tx: Transaction, owner: str, under_way: Collection[int]) -> None:
+    """Put what `owner` has claimed and never began back among the waiting."""
+    tx.connection.execute(
+        sa.update(table)
+        .where(table.c.owner == owner, _OPEN, table.c.id.not_in(sorted(under_way)))
+        .values(
+            status=OperationStatus.WAITING.value,
+            started=None,
+            owner=None,
+            expires=None,
+            attempt=table.c.attempt - 1,
+        )
     )
     tx.topics.add("operations")
 

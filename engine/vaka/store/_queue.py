@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -492,6 +492,12 @@ def renew(tx: Transaction, owner: Owner, lease: float) -> Renewal:
 def expire_owner(tx: Transaction, owner_id: str) -> None:
     """Free the leases of an engine that is known to be dead."""
     if _free(tx, leases.c.owner == owner_id):
+        tx.topics.add("jobs")
+
+
+def disown(tx: Transaction, owner: Owner, running: Collection[int]) -> None:
+    """Free what `owner` has claimed and does not run."""
+    if _free(tx, sa.and_(leases.c.owner == owner.id, leases.c.job_id.not_in(sorted(running)))):
         tx.topics.add("jobs")
 
 

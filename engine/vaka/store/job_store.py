@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -316,6 +316,11 @@ class JobStore:
 
         return await self._writer.write(action, queue=True, undo=undo)
 
+    async def disown(self, owner: Owner, running: Collection[int]) -> None:
+        """Free what `owner` has and does not run: claimed in a transaction whose answer was lost."""
+        action = partial(_queue.disown, owner=owner, running=running)
+        await self._writer.write(action, queue=True)
+
     async def renew(self, owner: Owner, lease: float) -> Renewal:
         """Extend all leases of `owner` by `lease` seconds from now, and learn what became of them."""
         return await self._writer.write(partial(_queue.renew, owner=owner, lease=lease))
@@ -576,6 +581,11 @@ class JobStore:
         return await self._writer.write(
             partial(_operations.renew, owner=owner.id, lease=lease), queue=True
         )
+
+    async def disown_operations(self, owner: Owner, under_way: Collection[int]) -> None:
+        """Put back what `owner` has and has never begun, as `disown`."""
+        action = partial(_operations.disown, owner=owner.id, under_way=under_way)
+        await self._writer.write(action, queue=True)
 
     async def release_operation(self, fence: Fence) -> bool:
         """Put an operation back as if it had not begun; False: it is not its owner's any more."""

@@ -17,7 +17,7 @@ from vaka.models.storage import ExportOptions, StorageScope, TableLoad
 from vaka.testing import FakeHost, FakeImage, Script, host_path
 
 SCOPE = StorageScope("1")
-Writes = Mapping[str, str]
+Writes = Mapping[str, str | bytes]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Project:
             for path, content in (writes(seen) if callable(writes) else writes or {}).items():
                 target = host_path(spec, "/data") / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(content)
+                target.write_bytes(content.encode() if isinstance(content, str) else content)
 
         def play_one(spec: ContainerSpec) -> Script:
             own = script(spec) if script is not None else Script(**play)

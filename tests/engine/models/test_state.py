@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vaka.errors import ApplicationError, InvalidInput
+from vaka.errors import InvalidInput
 from vaka.models.state import (
     FileState,
     JobState,
@@ -110,7 +110,7 @@ def test_an_empty_state_file_clears_the_state(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"{", b"5", b'"x"', b"[1]", b"true", b"\xff"])
 def test_a_state_file_that_is_no_object_is_refused_at_once(data: bytes) -> None:
-    with pytest.raises(ApplicationError, match=r"out/state\.json"):
+    with pytest.raises(InvalidInput, match=r"out/state\.json"):
         parse_state_file(data, path="out/state.json")
 
 
@@ -158,8 +158,8 @@ def test_usage_is_a_list_of_metrics_with_values() -> None:
         (b"[", "Expecting value: line 1, column 2."),
     ],
 )
-def test_a_bad_usage_file_is_an_application_error(data: bytes, message: str) -> None:
-    with pytest.raises(ApplicationError) as caught:
+def test_a_bad_usage_file_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
         parse_usage(data)
     assert caught.value.message == f"Failed to store Job usage: {message}"
 
