@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.hostile.parsers import PARSERS
 
-EXAMPLES = 150
+EXAMPLES = 60
 TOKENS = (
     b"[]{}()<>\"':;,.=&%*?+-!/\\|~^@#$_ \t\r\n\0",
     *(b"AND", b"OR", b"NOT", b"TO", b"i:0;", b"a:2:{", b"<!DOCTYPE x>", b"&a;", b"NaN", b"1e999"),
