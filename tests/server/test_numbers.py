@@ -47,3 +47,9 @@ async def test_the_last_event_may_be_called_anything(site: Site, sent: str) -> N
     headers = {"Accept": "text/event-stream", "Last-Event-ID": sent}
     answer = await site.ask("GET", f"/queue/jobs/{job}/events?follow=false", headers=headers)
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("seconds", [10**400, 1e308, -1, True, "1"])
+async def test_a_time_that_no_clock_can_hold_is_refused(site: Site, seconds: object) -> None:
+    answer = await site.ask("POST", "/vaka/gc", {"timeout": seconds})
+    assert answer.status == 400, answer

@@ -7,6 +7,9 @@ from vaka_server.access import Access
 from vaka_server.body import parse_json
 from vaka_server.route import Call, Response, Route
 
+LONGEST = 1_000_000_000
+"""Seconds: a bound that means for ever, and that can be added to a moment."""
+
 
 async def plan(call: Call) -> Response:
     """`GET /vaka/gc`."""
@@ -20,9 +23,11 @@ async def collect(call: Call) -> Response:
     given = parse_json(await call.raw())
     timeout = given.get("timeout") if isinstance(given, dict) else None
     if timeout is not None and (
-        isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0
+        isinstance(timeout, bool)
+        or not isinstance(timeout, int | float)
+        or not 0 <= timeout <= LONGEST
     ):
-        raise InvalidInput("'timeout' must be a number of seconds.")
+        raise InvalidInput(f"'timeout' must be a number of seconds, {LONGEST} at most.")
     lines: list[str] = []
     planned = await call.engine.gc_plan()
     report = await call.engine.gc_apply(planned, timeout=timeout, say=lines.append)
