@@ -534,6 +534,8 @@ class LocalTables(TableBackend):
             select, parameters = conditions.selection(
                 options, table.columns, source, table.comparable, text
             )
+            if options.slice_bytes is not None:
+                return _in_slices(session, select, parameters, options, target)
             with _export_file(target, options) as fd:
                 statement = f"COPY ({select}) TO '/proc/self/fd/{fd}' ({_copy_options(options)})"
                 count = session.value(statement, parameters)
@@ -788,6 +790,27 @@ def _loaded_tables(result: tuple[list[LoadResult], _Changed]) -> Iterable[Known]
     return result[1].values()
 
 
+def _in_slices(
+    session: Session,
+    select: str,
+    parameters: Sequence[object],
+    options: ExportOptions,
+    target: Path,
+) -> ExportResult:
+    """Write an export into several files of a new folder, or into one that is empty."""
+    with new_folder(target):
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            statement = f"COPY ({select}) TO '/proc/self/fd/{fd}' ({_copy_options(options)})"
+            count = session.value(statement, parameters)
+        finally:
+            os.close(fd)
+        sizes = [path.stat().st_size for path in target.iterdir()]
+        if not sizes:
+            (target / "data_0.csv").touch()
+    return ExportResult(rows=count, bytes=sum(sizes))
+
+
 @contextmanager
 def _export_file(target: Path, options: ExportOptions) -> Generator[int, None, None]:
     """A descriptor of the file that an export goes to; Parquet is one slice in the folder `target`."""
@@ -799,11 +822,16 @@ def _export_file(target: Path, options: ExportOptions) -> Generator[int, None, N
 
 
 def _copy_options(options: ExportOptions) -> str:
-    # the file is there already: DuckDB must neither replace nor rename it
+    # a file that is there already must be neither replaced nor renamed by DuckDB
+    where = (
+        "USE_TMP_FILE false"
+        if options.slice_bytes is None
+        else f"FILE_SIZE_BYTES {options.slice_bytes:d}"
+    )
     if options.file_type == "parquet":
-        return "FORMAT parquet, USE_TMP_FILE false"
+        return f"FORMAT parquet, {where}"
     return (
-        "FORMAT csv, DELIMITER ',', QUOTE '\"', ESCAPE '\"', FORCE_QUOTE *, USE_TMP_FILE false, "
+        f"FORMAT csv, DELIMITER ',', QUOTE '\"', ESCAPE '\"', FORCE_QUOTE *, {where}, "
         f"HEADER {'true' if options.header else 'false'}, "
         f"COMPRESSION {'gzip' if options.gzip else 'none'}"
     )

@@ -276,6 +276,27 @@ async def test_an_export_is_slices_without_a_header(bench: Bench, tmp_path: Path
     assert packed.results.transfer == Transfer(out_compressed=True, out_bytes=file.size_bytes)
 
 
+async def test_a_large_export_has_slices_of_whole_rows(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations.tables, "SLICE_BYTES", 1 << 20)
+    rows = [f'"{number}","word {number}\nand more"\n' for number in range(200_000)]
+    await bench.create('"id","name"\n' + "".join(rows))
+
+    made = await bench.done("tableExport", {})
+
+    file = await bench.files.download(SCOPE, value(made)["file"]["id"], tmp_path / "down")
+    assert len(file.slices) > 3
+    found: list[str] = []
+    for name in file.slices:
+        text = (tmp_path / "down" / name).read_text()
+        assert len(text) < 4 << 20
+        found += [f'{row}"\n' for row in text.split('more"\n')[:-1]]
+    assert sorted(found) == sorted(row.replace('more"', '"') for row in rows)
+    nothing = {"whereColumn": "id", "whereValues": ["none"]}
+    assert await exported(bench, await bench.done("tableExport", nothing), tmp_path / "no") == ""
+
+
 async def test_an_empty_table_exports_one_empty_slice(bench: Bench, tmp_path: Path) -> None:
     await bench.create("id,name\n")
 

@@ -180,6 +180,9 @@ class ExportOptions:
     gzip: bool = False
     file_type: Literal["csv", "parquet"] = "csv"
     include_internal_timestamp: bool = False
+    slice_bytes: int | None = None
+    """CSV without order and header: into files of about so many bytes, in a folder `target`. A backend
+    may leave it at one file."""
 
 
 @dataclass(frozen=True, slots=True)
