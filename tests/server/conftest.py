@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer.main
+import typer.testing
 from tests.keys import KEY_RING
 from werkzeug.urls import iri_to_uri
 
@@ -17,9 +20,12 @@ from vaka.hooks import ContainerRuntime, hookimpl
 from vaka.models.catalog import Role
 from vaka.testing import FakeHost, FakeRuntime, Script
 from vaka_server.app import App, create_app
+from vaka_server.cli.main import create_cli
 from vaka_server.settings import Settings
 
 IMAGE = "worker:1"
+cli = cache(create_cli)
+"""The command: made once, because that takes longer than most of what it does."""
 COMPONENT: dict[str, Any] = {
     "id": "C",
     "type": "application",
@@ -99,6 +105,14 @@ class Site:
         """A job's document once it has ended."""
         await (await self.engine.job(id_)).wait()
         return await self.job(id_)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command() -> Iterator[None]:
+    """The runner of commands, which makes one anew for each call, does it once for `cli`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

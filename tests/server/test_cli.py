@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trio
 from hypercorn.trio import serve as serve_http
-from tests.server.conftest import COMPONENT, IMAGE, runtime_plugin
+from tests.server.conftest import COMPONENT, IMAGE, cli, runtime_plugin
 from typer.testing import CliRunner, Result
 
 from vaka import Engine
@@ -31,7 +31,6 @@ from vaka_keyring import ring
 from vaka_server import home
 from vaka_server.app import create_app
 from vaka_server.bootstrap import first_token
-from vaka_server.cli.main import create_cli
 from vaka_server.serve import address, hypercorn_config, listen
 from vaka_server.settings import Settings
 
@@ -46,7 +45,7 @@ class Shell:
     host: FakeHost
 
     def run(self, *arguments: str, code: int = 0, input: str | None = None) -> Result:  # noqa: A002
-        result = CliRunner().invoke(create_cli(), [*arguments, *self.options], input=input)
+        result = CliRunner().invoke(cli(), [*arguments, *self.options], input=input)
         assert result.exit_code == code, (arguments, result.stdout, result.stderr, result.exception)
         return result
 
@@ -754,7 +753,7 @@ def test_whoevers_text_a_command_prints_a_terminal_has_nothing_to_act_on(
         ("table", "load", "in.c-b.t", str(tmp_path / f"none-{HOSTILE}")),
         ("bucket", "create", "in", HOSTILE),
     ):
-        seen.append(CliRunner().invoke(create_cli(), [*refused, *shell.options]))
+        seen.append(CliRunner().invoke(cli(), [*refused, *shell.options]))
     shown = "".join(result.stdout + result.stderr for result in seen)
     assert "gnp" in shown
     assert {each for each in shown if unicodedata.category(each) in {"Cc", "Cf"}} <= {"\n", "\t"}
@@ -764,7 +763,7 @@ def test_whoevers_text_a_command_prints_a_terminal_has_nothing_to_act_on(
 
 
 def outside(*arguments: str) -> Result:
-    return CliRunner().invoke(create_cli(), list(arguments))
+    return CliRunner().invoke(cli(), list(arguments))
 
 
 def test_without_a_server_or_a_home_the_code_is_5(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import trio
+from tests.server.conftest import cli
 from typer.testing import CliRunner, Result
 
 from vaka import Engine, EngineConfig
 from vaka.models.ciphers import Scope
 from vaka_keyring.ring import read
-from vaka_server.cli.main import create_cli
 
 SCOPE = Scope("C", "1")
 
@@ -26,7 +26,7 @@ class Keys:
         self.ring = home / "keys"
 
     def run(self, *arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(create_cli(), [*arguments, "--home", str(self.home)])
+        result = CliRunner().invoke(cli(), [*arguments, "--home", str(self.home)])
         assert result.exit_code == code, (arguments, result.stdout, result.stderr, result.exception)
         for key in read(self.ring).keys if self.ring.exists() else ():
             assert key.material is None or key.material.hex() not in result.output
