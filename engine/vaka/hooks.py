@@ -255,7 +255,7 @@ class TableBackend(ABC):
 
         CSV is RFC 4180 in UTF-8, every field quoted, lines ended by LF (mapping.md section 10.5).
         Parquet goes into the new folder `target`, as one file or several; `InvalidInput` where there is
-        none.
+        none. CSV may do so where `options.slice_bytes` is given: in files of whole rows.
         """
 
     @abstractmethod

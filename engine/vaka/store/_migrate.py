@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from vaka.errors import StoreUnavailable
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test compares it with the files."""
 VERSION_TABLE = "store_version"
 _migrating = Lock()
