@@ -162,7 +162,7 @@ async def test_a_state_that_cannot_be_kept_is_refused_at_once(
     await project.component("x", {"out/state.json": content})
     await project.configuration("x")
     ran = await project.run("x", config="c")
-    assert ran.outcome.error == "application"
+    assert ran.outcome.error == "user"
     assert (await project.state("x")).version == 0
 
 
