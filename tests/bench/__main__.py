@@ -18,6 +18,7 @@ import trio
 from tests.bench import (
     actions,
     archives,
+    claims,
     clients,
     encryption,
     jobs,
@@ -36,6 +37,7 @@ MEASURES: dict[tuple[str, ...], Callable[[], Awaitable[list[Measure]]]] = {
     ("8 at a time",): jobs.measure_concurrent,
     ("action overhead",): actions.measure_one,
     ("50 actions at a time",): actions.measure_many,
+    ("claim 10000",): claims.measure,
     ("log lines", "log CPU"): logs.measure,
     ("masker",): masking.measure,
     ("load", "export", "incremental"): tables.measure,

@@ -12,58 +12,73 @@ import sqlalchemy as sa
 from vaka.models.job import Status
 from vaka.store import JobStore, NewJob, _queue
 from vaka.store._database import Transaction
-from vaka.store.schema import jobs
+from vaka.store.schema import job_specs, jobs
 
 from .support import LEASE, MIB, claim, claim_one, fence, new_job, owner
 
-FEW, MANY = 10, 2_000
+FEW, MANY = 10, 10_000
 
 ROWS_READ = sa.text(
     "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables"
 )
 
 
-async def _submit_all(store: JobStore, new: list[NewJob]) -> None:
-    def submit(tx: Transaction) -> None:
-        for each in new:
-            _queue.submit(tx, each)
+async def _submit_all(store: JobStore, new: NewJob, count: int, *, own_locks: bool = False) -> None:
+    """As many jobs: one is submitted, the others are copies of its rows."""
+    made = await store.submit(new)
+    await _copy(store, made.id, count - 1, own_locks=own_locks)
 
-    await store._writer.write(submit, queue=True, ids=2 * len(new))
+
+async def _copy(store: JobStore, job_id: int, count: int, *, own_locks: bool = False) -> None:
+    def copy(tx: Transaction) -> None:
+        first = next(tx.ids)
+        numbers = sa.select(sa.literal(first).label("number")).cte(recursive=True)
+        number = numbers.c.number
+        numbers = numbers.union_all(sa.select(number + 1).where(number < first + count - 1))
+        text = sa.cast(numbers.c.number, sa.Text)
+        changed = {"id": numbers.c.number, "run_id": text}
+        if own_locks:
+            changed["lock_name"] = sa.literal("lock-") + text
+        for table, key, new in (
+            (jobs, jobs.c.id, changed),
+            (job_specs, job_specs.c.job_id, {"job_id": numbers.c.number}),
+        ):
+            columns = [new.get(column.name, column) for column in table.columns]
+            rows = sa.select(*columns).select_from(table).join(numbers, sa.true())
+            tx.connection.execute(
+                sa.insert(table).from_select(list(table.columns), rows.where(key == job_id))
+            )
+
+    await store._writer.write(copy, queue=True, ids=count)
 
 
 async def _free(store: JobStore, count: int) -> None:
-    await _submit_all(store, [new_job(lock_name=f"lock-{i}") for i in range(count)])
+    await _submit_all(store, new_job(lock_name="lock"), count, own_locks=True)
 
 
 async def _behind_a_lock(store: JobStore, count: int) -> None:
     await store.submit(new_job(lock_name="lock"))
     await claim_one(store, owner("other"))
-    await _submit_all(store, [new_job(lock_name="lock")] * count)
+    await _submit_all(store, new_job(lock_name="lock"), count)
 
 
 async def _in_a_full_project(store: JobStore, count: int) -> None:
     await store.submit(new_job(project="2", project_parallelism=1, parent_run_id="5"))
     await claim_one(store, owner("other"))
     in_it = {"project": "2", "project_parallelism": 1}
-    await _submit_all(store, [new_job(**in_it)] * count)
-    await _submit_all(store, [new_job(**in_it, parent_run_id="5")] * count)
+    await _submit_all(store, new_job(**in_it), count, own_locks=True)
+    await _submit_all(store, new_job(**in_it, parent_run_id="5"), count, own_locks=True)
 
 
 async def _too_large(store: JobStore, count: int) -> None:
-    await _submit_all(store, [new_job(memory_bytes=4000 * MIB)] * count)
+    await _submit_all(store, new_job(memory_bytes=4000 * MIB), count, own_locks=True)
 
 
 async def _ended(store: JobStore, count: int) -> None:
     await store.submit(new_job())
     record, right = await claim_one(store, owner("other"))
     await store.finish(right, Status.SUCCESS, result={"message": "done"})
-
-    def repeat(tx: Transaction) -> None:
-        row = tx.connection.execute(sa.select(jobs).where(jobs.c.id == record.id)).one()
-        copies = [dict(row._mapping) | {"id": next(tx.ids)} for _ in range(count)]
-        tx.connection.execute(sa.insert(jobs), copies)
-
-    await store._writer.write(repeat, ids=count)
+    await _copy(store, record.id, count)
 
 
 async def _cost(store: JobStore) -> int:
