@@ -3,8 +3,8 @@
 `/openapi.json` says what there is; schemathesis makes requests of it, half of which name what is there.
 No answer may be of 500 or above, but 501 for what is knowingly absent, and each must have the shape that
 is described. VAKA_FUZZ_CASES requests are made of each part of the API, and at least one of each
-operation; `make fuzz-api` makes a thousand of each part and prints how they were answered. What one
-takes away is made again, so that those after it find it.
+operation, those of branches only when there are several; `make fuzz-api` makes a thousand of each part
+and prints how they were answered. What one takes away is made again, so that those after it find it.
 """
 
 from __future__ import annotations
@@ -238,6 +238,8 @@ def sensible(given: Any, members: Mapping[str, Any]) -> Any:
 @pytest.mark.parametrize("name", PARTS)
 def test_every_operation_answers_as_it_is_described(target: Target, name: str) -> None:
     found = [each for each in target.operations if part(each.path) == name]
+    if CASES == 1:  # in a branch the same handlers answer
+        found = [each for each in found if "/branch/" not in each.path] or found
     assert found
     failures: list[str] = []
     target.answered.clear()
