@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -141,13 +140,16 @@ class Images:
         while len(self._listed(instance, {})) != 1:
             assert time.monotonic() < deadline, self._listed(instance, {})
 
-    def starts(self, instance: str, *, since: float) -> Counter[str]:
-        """How often each container of one installation was started since a moment (Unix time)."""
+    def starts(self, instance: str, *, since: float) -> set[tuple[str, int]]:
+        """Starts of containers of one installation since a moment (Unix time): name, and time in ns.
+
+        A daemon remembers its last 256 events only, whoever they are about: ask often.
+        """
         wanted = {"label": [f"vaka.instance={instance}"], "type": ["container"], "event": ["start"]}
         query = f"since={since:.3f}&until={time.time():.3f}&filters={quote(json.dumps(wanted))}"
         answer = self._daemon.get(f"/events?{query}")
         events = [json.loads(line) for line in answer.text.splitlines()]
-        return Counter(event["Actor"]["Attributes"]["name"] for event in events)
+        return {(event["Actor"]["Attributes"]["name"], event["timeNano"]) for event in events}
 
     def remove_all(self, instance: str) -> None:
         """Remove the containers of one installation, whatever they do."""

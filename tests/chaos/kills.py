@@ -73,10 +73,12 @@ class Harness:
         """What is wrong after a job whose engines die as `deaths` say, and how many really died."""
         with self._home() as plan:
             began, kills = time.time(), 0
+            starts: set[tuple[str, int]] = set()
             for death in deaths:
                 ended = self._engine(
                     replace(plan, write=death.write, after=death.after, seconds=death.seconds)
                 )
+                starts |= self._images.starts(plan.instance, since=began)
                 if ended.returncode != -signal.SIGKILL:
                     if ended.returncode != 0:
                         return [f"an engine failed: {ended.stderr[-2000:]}"], kills
@@ -84,7 +86,7 @@ class Harness:
                 kills += 1
                 if kills == MOST_KILLS:
                     return [f"after {kills} kills the job has not ended"], kills
-            return self._judge(plan, began), kills
+            return self._judge(plan, began, starts), kills
 
     def _undisturbed(self) -> tuple[int, Counter[str]]:
         with self._home() as plan:
@@ -94,7 +96,7 @@ class Harness:
             assert report["seen"] == expected(), report["seen"]
             return report["writes"], _shape(Path(plan.home))
 
-    def _judge(self, plan: Plan, began: float) -> list[str]:
+    def _judge(self, plan: Plan, began: float, starts: set[tuple[str, int]]) -> list[str]:
         ended = self._engine(plan)
         if ended.returncode != 0:
             return [f"the last engine failed: {ended.stderr[-2000:]}"]
@@ -102,12 +104,13 @@ class Harness:
         for name, value in expected().items():
             if seen[name] != value:
                 wrong.append(f"{name} is {seen[name]!r}, not {value!r}")
-        starts = self._images.starts(plan.instance, since=began)
+        starts |= self._images.starts(plan.instance, since=began)
+        times = Counter(name for name, _ in starts)
         wrong += [
-            f"{name} was started {times} times" for name, times in starts.items() if times != 1
+            f"{name} was started {often} times" for name, often in times.items() if often != 1
         ]
-        if len(starts) != len(PROGRAMS):
-            wrong.append(f"{len(starts)} containers were started: {sorted(starts)}")
+        if len(times) != len(PROGRAMS):
+            wrong.append(f"{len(times)} containers were started: {sorted(times)}")
         if left := self._images.containers(plan.instance):
             wrong.append(f"containers are left: {left}")
         with closing(sqlite3.connect(Path(plan.home) / "vaka.db")) as store:
