@@ -150,7 +150,7 @@ class Dispatcher:
             for job_id, actor in list(self.running.items()):
                 if job_id in stopping:
                     actor.stop()
-                elif job_id not in held and actor.seen_by_renewal:
+                elif job_id not in held and actor.seen_by_renewal and not actor.is_over:
                     log.error("lease.lost", extra={"job_id": job_id})
                     actor.abandon()
                 actor.seen_by_renewal = True

@@ -95,6 +95,8 @@ class JobActor:
         self.record = record
         self.seen_by_renewal = False
         """Whether the lease was there when leases were last renewed."""
+        self.is_over = False
+        """Whether its end is stored, and its lease given back with it; its folder may be going still."""
         self._services = services
         self._fence = Fence(record.id, services.owner.id, record.attempt)
         self._scope = trio.CancelScope()
@@ -204,6 +206,7 @@ class JobActor:
                         },
                         cause=await self._stopped_by(),
                     )
+                self.is_over = True
 
     async def _judge(
         self, events: EventLog, faults: Sequence[BaseException]

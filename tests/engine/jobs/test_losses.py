@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import pytest
+import trio
 from tests.engine.jobs.project import Project, until
 from trio.testing import MockClock
 
 from vaka import JobSpec, Status
+from vaka.actors.job import JobActor
 from vaka.errors import ContainerLost, RuntimeUnavailable
 from vaka.models.job import Cause, CauseKind
 from vaka.testing import FakeHost, FakeImage, FakeRuntime, Script
@@ -128,3 +130,28 @@ async def test_a_runtime_that_fails_while_a_container_runs_is_told_and_leaves_no
     assert cause(ran.outcome) == Cause(CauseKind.RUNTIME_LOST, {"detail": "Nobody answers."})
     assert ran.outcome.error == "application"
     assert project.host.containers == []
+
+
+async def test_a_job_whose_folder_takes_long_to_go_has_lost_no_lease(
+    project: Project,
+    clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remove = JobActor._remove_folder
+    removed = trio.Event()
+
+    async def remove_later(actor: JobActor) -> None:
+        await trio.sleep(10 * project.engine.config.lease)
+        await remove(actor)
+        removed.set()
+
+    monkeypatch.setattr(JobActor, "_remove_folder", remove_later)
+    await project.component("x")
+    ran = await project.run("x", config_data={})
+
+    with trio.fail_after(100 * project.engine.config.lease):
+        await removed.wait()
+
+    assert ran.outcome.status is Status.SUCCESS
+    assert "lease.lost" not in [record.msg for record in caplog.records]
