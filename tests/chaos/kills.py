@@ -166,10 +166,10 @@ def at_write(number: int, *, after: bool) -> Plan:
     return Plan("", "", "", write=number, after=after)
 
 
-def again_and_again(chance: random.Random) -> Iterator[Plan]:
-    """Deaths without end, each a few writes after the start, so that the job gets on."""
+def again_and_again(chance: random.Random, least: int = 2, most: int = 7) -> Iterator[Plan]:
+    """Deaths without end, each so many writes after the start, so that the job gets on."""
     while True:
-        yield at_write(chance.randint(2, 7), after=True)
+        yield at_write(chance.randint(least, most), after=True)
 
 
 def at_any_time(chance: random.Random) -> Iterator[Plan]:

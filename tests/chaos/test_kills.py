@@ -35,7 +35,7 @@ def test_a_job_ends_as_if_nothing_had_happened(harness: Harness, part: int) -> N
 
 
 def test_a_job_gets_on_however_often_its_engine_is_killed(harness: Harness) -> None:
-    wrong, kills = harness.run(again_and_again(random.Random(7)))
+    wrong, kills = harness.run(again_and_again(random.Random(7), 6, 12))
 
     assert wrong == []
     assert kills > 1

@@ -46,6 +46,34 @@ async def test_an_owner_has_no_more_jobs_than_its_concurrency(store: JobStore) -
     assert ids(await claim(store, limit=9, concurrency=3)) == [made[4].id]
 
 
+async def test_whoever_asks_gets_the_oldest_job_and_nobody_the_same(
+    store: JobStore, store_url: str, clock: Clock
+) -> None:
+    projects = "112131"
+    made = ids([await store.submit(new_job(project=project)) for project in projects * 4])
+    taken: list[int] = []
+
+    async def ask(asking: JobStore, name: str) -> None:
+        taken.extend(ids(await claim(asking, owner(name), limit=2)))
+
+    async with JobStore(store_url, clock=clock) as other:
+        for asking, name in (
+            (store, "first"),
+            (other, "second"),
+            (other, "second"),
+            (store, "first"),
+        ):
+            await ask(asking, name)
+        assert taken == made[:8]
+        for _ in range(4):
+            taken.clear()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, store, "first")
+                nursery.start_soon(ask, other, "second")
+            assert sorted(taken) == made[8:12]
+            del made[8:12]
+
+
 # -- locks -----------------------------------------------------------------------------------------
 
 
