@@ -243,7 +243,7 @@ class Client:
         """What comes back for these bytes, on a connection of their own."""
         self.count += 1
         with closing(socket.create_connection(self.address, PATIENCE)) as connection:
-            with suppress(ConnectionError):
+            with suppress(OSError):  # who refuses it may have hung up before its end
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
             connection.settimeout(QUIET)

@@ -207,15 +207,23 @@ BODIES: dict[str, Any] = {
     "Credentials": {"id": "changed"},
     "NewBranch": {"name": "stolen"},
     "GarbageRequest": {"timeout": 60},
+    "NewTable": {"name": "stolen", "dataFileId": 1},
+    "NewTableDefinition": {"name": "stolen", "columns": [{"name": "a"}]},
+    "TableImport": {"dataFileId": 1},
+    "TableExport": {},
+    "TableChanges": {"displayName": "changed"},
+    "TableDescription": {"description": "changed"},
+    "TableSwap": {"targetTableId": "in.c-b.t"},
+    "NewColumn": {"name": "changed"},
+    "ColumnChanges": {"nullable": True},
+    "KeyColumns": {"columns": ["a"]},
+    "RowsToDelete": {"allowTruncate": True},
+    "NewSnapshot": {"description": "stolen"},
+    "NewMetadata": {"provider": "stolen", "metadata": [{"key": "a", "value": "b"}]},
+    "NewTableMetadata": {"provider": "stolen", "metadata": [{"key": "a", "value": "b"}]},
+    "ColumnNames": {"columnNames": ["a"]},
+    "DisplayName": {"displayName": "a"},
 }
-
-
-OWN_BODIES: dict[str, Any] = {
-    "swap": {"targetTableId": "in.c-b.t"},
-    "column-names": {"columnNames": ["a"]},
-    "display-name": {"displayName": "a"},
-}
-"""Bodies of routes that describe none, by the end of their path."""
 
 
 async def call(world: World, route: Route, token: str | None) -> tuple[int, Any]:
@@ -223,7 +231,7 @@ async def call(world: World, route: Route, token: str | None) -> tuple[int, Any]
     body, data = None, None
     headers = {}
     if route.body is None:
-        body = OWN_BODIES.get(route.rule.rpartition("/")[2])
+        pass
     elif route.body == "multipart/form-data":
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
         data = b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nchanged\r\n--b--\r\n'
