@@ -15,9 +15,9 @@ from vaka_server.route import Call, Response, Route
 
 LIMIT = 100
 MOST = 10_000
-PATIENCE = 3.0
+PATIENCE = 10.0
 """Seconds that who asks for a job that has not ended is kept waiting for its end: the published Python
-client would not ask again for 4 seconds, then 8, up to 20. No client gives up waiting so soon."""
+client would not ask again for 4 seconds, then 8, up to 20. The published clients wait 30 for an answer."""
 
 
 async def jobs(call: Call) -> Response:
