@@ -31,6 +31,8 @@ from tests.hostile.site import Ending, Site, Watch, watching
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER_HOST = "unix:///var/run/docker.sock"
+DUCKDB = 256 << 20
+"""Bytes that DuckDB may take, so that what else grows is seen; else a quarter of the machine."""
 SLOWEST = 0.2
 """Seconds that 99 of 100 answers of `/readyz` may take: a figure of the machine, and so of no test."""
 SYSTEM = ("/proc", "/dev", "/sys", "/etc", "/usr", "/lib", "/lib64", "/bin", "/run", "/var", "/tmp")
@@ -63,6 +65,8 @@ def site(kind: type[Server], pybase: str) -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="vaka-hostile-"))
     (folder / "home").mkdir()
     server = kind(folder / "home", f"test-{secrets.token_hex(4)}")
+    storage = f"local://{folder}/home/storage?memory_bytes={DUCKDB}"
+    server.settings["VAKA_STORAGE_URL"] = storage
     try:
         with (
             closing(Images(DOCKER_HOST, BASE_IMAGE)) as images,
