@@ -17,7 +17,7 @@ LIMIT = 100
 MOST = 10_000
 PATIENCE = 10.0
 """Seconds that who asks for a job that has not ended is kept waiting for its end: the published Python
-client would not ask again for 4 seconds, then 8, up to 20. The published clients wait 30 for an answer."""
+client would not ask again for 4 seconds, then 8, up to 20. Published clients wait 30 for an answer."""
 
 
 async def jobs(call: Call) -> Response:
