@@ -357,28 +357,21 @@ def audit_entry(value: AuditEntry) -> Document:
 
 
 def audit_event(value: AuditEntry, base: str) -> Document:
-    """The same as an event of Storage's (storage-api.md section 11.1)."""
-    return {
-        "id": str(value.id),
-        "uuid": str(value.id),
-        "event": f"storage.{value.kind}",
-        "component": "storage",
-        "message": value.kind,
-        "description": "",
-        "type": "info",
-        "runId": None,
-        "created": storage_moment(value.moment),
-        "configurationId": None,
-        "params": dict(value.detail),
-        "results": {},
-        "performance": {},
-        "token": {"id": value.token_id, "name": value.token_description},
-        "idBranch": None,
-        "uri": f"{base}/v2/storage/tokens/{value.subject.get('token')}/events",
-        "objectId": value.subject.get("token"),
-        "objectType": "token",
-        "attachments": [],
-    }
+    """The same as an event of Storage's."""
+    token = value.subject.get("token")
+    return _event(
+        str(value.id),
+        event=f"storage.{value.kind}",
+        component="storage",
+        message=value.kind,
+        run_id=None,
+        created=value.moment,
+        configuration_id=None,
+        params=value.detail,
+        token=(value.token_id, value.token_description),
+        uri=f"{base}/v2/storage/tokens/{token}/events",
+        about=("token", token),
+    )
 
 
 def project(value: Project) -> Document:
@@ -820,82 +813,111 @@ def attachment(name: str) -> str:
 
 
 def client_event(value: ClientEvent, base: str) -> Document:
-    """An event that a client sent (storage-api.md section 11.1)."""
+    """An event that a client sent."""
     said = value.said
     names = ("ext", said.component, said.configuration_id)
-    return {
-        "id": str(value.id),
-        "uuid": value.uuid,
-        "event": ".".join(name for name in names if name),
-        "component": said.component,
-        "message": said.message,
-        "description": said.description,
-        "type": said.type,
-        "runId": said.run_id,
-        "created": storage_moment(value.created),
-        "configurationId": said.configuration_id,
-        "params": dict(said.params),
-        "results": dict(said.results),
-        "performance": {} if said.duration is None else {"duration": said.duration},
-        "token": {"id": said.token_id, "name": said.token_description},
-        "idBranch": said.branch,
-        "uri": f"{base}/v2/storage/events/{value.id}",
-        "objectId": None,
-        "objectType": None,
-        "attachments": [],
-    }
+    return _event(
+        str(value.id),
+        uuid=value.uuid,
+        event=".".join(name for name in names if name),
+        component=said.component,
+        message=said.message,
+        description=said.description,
+        type_=said.type,
+        run_id=said.run_id,
+        created=value.created,
+        configuration_id=said.configuration_id,
+        params=said.params,
+        results=said.results,
+        performance={} if said.duration is None else {"duration": said.duration},
+        token=(said.token_id, said.token_description),
+        branch=said.branch,
+        uri=f"{base}/v2/storage/events/{value.id}",
+    )
 
 
 def job_event(value: Event, record: JobRecord, base: str) -> Document:
     """What happened in a job, as an event of Storage."""
     event_id = f"{record.id}.{value.seq}"
     types = {"warn": "warn", "error": "error"}
-    return {
-        "id": event_id,
-        "uuid": event_id,
-        "event": f"ext.{record.component}.{record.config or ''}".rstrip("."),
-        "component": record.component,
-        "message": value.message,
-        "description": "",
-        "type": types.get(value.level, "info"),
-        "runId": record.run_id,
-        "created": storage_moment(value.time),
-        "configurationId": record.config or "",
-        "params": {"kind": value.kind, "level": value.level},
-        "results": dict(value.data),
-        "performance": {},
-        "token": {"id": record.token_id, "name": record.token_description},
-        "idBranch": record.spec.get("branch"),
-        "uri": f"{base}/v2/storage/events/{event_id}",
-        "objectId": None,
-        "objectType": None,
-        "attachments": [],
-    }
+    return _event(
+        event_id,
+        event=f"ext.{record.component}.{record.config or ''}".rstrip("."),
+        component=record.component,
+        message=value.message,
+        type_=types.get(value.level, "info"),
+        run_id=record.run_id,
+        created=value.time,
+        configuration_id=record.config or "",
+        params={"kind": value.kind, "level": value.level},
+        results=value.data,
+        token=(record.token_id, record.token_description),
+        branch=record.spec.get("branch"),
+        uri=f"{base}/v2/storage/events/{event_id}",
+    )
 
 
 def operation_event(value: Operation, base: str) -> Document:
     """A storage job that has ended, as an event of the table or bucket that it was about."""
     failed = value.error is not None
-    message = value.error.message if value.error is not None else f"{value.kind} has ended."
+    return _event(
+        str(value.id),
+        event=f"storage.{value.kind}{'Failed' if failed else 'Done'}",
+        component="storage",
+        message=f"{value.kind} has ended." if value.error is None else value.error.message,
+        type_="error" if failed else "success",
+        run_id=value.run_id,
+        created=value.ended,
+        configuration_id="",
+        params=value.params,
+        token=(value.token_id, value.token_description),
+        branch=value.branch,
+        uri=f"{base}/v2/storage/jobs/{value.id}",
+        about=("table", value.table_id),
+    )
+
+
+def _event(
+    event_id: str,
+    *,
+    event: str,
+    component: str | None,
+    message: str,
+    run_id: str | None,
+    created: datetime | None,
+    configuration_id: str | None,
+    params: Mapping[str, Any],
+    token: tuple[str | None, str | None],
+    uri: str,
+    uuid: str | None = None,
+    description: str = "",
+    type_: str = "info",
+    results: Mapping[str, Any] | None = None,
+    performance: Mapping[str, Any] | None = None,
+    branch: str | None = None,
+    about: tuple[str | None, str | None] = (None, None),
+) -> Document:
+    """An event as Storage has it (storage-api.md section 11.1); `about` is an object's type and id."""
+    object_type, object_id = about
     return {
-        "id": str(value.id),
-        "uuid": str(value.id),
-        "event": f"storage.{value.kind}{'Failed' if failed else 'Done'}",
-        "component": "storage",
+        "id": event_id,
+        "uuid": uuid or event_id,
+        "event": event,
+        "component": component,
         "message": message,
-        "description": "",
-        "type": "error" if failed else "success",
-        "runId": value.run_id,
-        "created": storage_moment(value.ended),
-        "configurationId": "",
-        "params": dict(value.params),
-        "results": {},
-        "performance": {},
-        "token": {"id": value.token_id, "name": value.token_description},
-        "idBranch": value.branch,
-        "uri": f"{base}/v2/storage/jobs/{value.id}",
-        "objectId": value.table_id,
-        "objectType": "table",
+        "description": description,
+        "type": type_,
+        "runId": run_id,
+        "created": storage_moment(created),
+        "configurationId": configuration_id,
+        "params": dict(params),
+        "results": dict(results or {}),
+        "performance": dict(performance or {}),
+        "token": {"id": token[0], "name": token[1]},
+        "idBranch": branch,
+        "uri": uri,
+        "objectId": object_id,
+        "objectType": object_type,
         "attachments": [],
     }
 

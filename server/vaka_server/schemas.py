@@ -322,8 +322,8 @@ class Token(Schema):
     owner: Object | None = None
 
 
-class Event(Schema):
-    """Something that happened."""
+class EventMembers(Schema):
+    """What all events have."""
 
     id: str
     uuid: str
@@ -334,16 +334,21 @@ class Event(Schema):
     type: Literal["info", "success", "warn", "error"]
     run_id: str | None
     created: Time
-    configuration_id: str | None
     params: Object
     results: Object
     performance: Object
     token: Object
-    id_branch: int | None
     uri: str
     object_id: str | None
     object_type: str | None
     attachments: list[Object]
+
+
+class Event(EventMembers):
+    """Something that happened to a token."""
+
+    configuration_id: str | None
+    id_branch: int | None
 
 
 class AuditEntry(Schema):
@@ -1080,26 +1085,11 @@ class StorageEventCreated(Schema):
     uuid: str
 
 
-class StorageEvent(Schema):
-    id: str
-    uuid: str
-    event: str
-    component: str
-    message: str
-    description: str
-    type: Literal["info", "success", "warn", "error"]
-    run_id: str | None
-    created: Time
+class StorageEvent(EventMembers):
+    """What a client said, or what happened in a job or to a table."""
+
     configuration_id: str
-    params: Object
-    results: Object
-    performance: Object
-    token: Object
     id_branch: Scalar | None
-    uri: str
-    object_id: str | None
-    object_type: str | None
-    attachments: list[Any]
 
 
 class NewTrigger(Schema):
