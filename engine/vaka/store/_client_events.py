@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 from vaka.errors import NotFound
 from vaka.models.client_event import ClientEvent, ClientEventQuery, NewClientEvent
 from vaka.store._database import Transaction
-from vaka.store._records import MAX_ID
+from vaka.store._records import MAX_ID, forget_older, row_of_project
 from vaka.store.schema import client_events as table
 
 MOST_KEPT = 100_000
@@ -64,20 +64,12 @@ def _prune(tx: Transaction, project: str) -> None:
 
 def forget(tx: Transaction, before: datetime, limit: int) -> int:
     """Remove up to `limit` events that are older than a moment; return how many."""
-    ids = tx.connection.scalars(
-        sa.select(table.c.id).where(table.c.created < before).order_by(table.c.created).limit(limit)
-    ).all()
-    tx.connection.execute(sa.delete(table).where(table.c.id.in_(ids)))
-    return len(ids)
+    return forget_older(tx.connection, table.c.created, before, limit)
 
 
 def one(connection: Connection, event_id: int, project: str) -> ClientEvent:
     """One event of a project; `NotFound` when it has none such."""
-    row = None
-    if 0 < event_id <= MAX_ID:
-        row = connection.execute(
-            sa.select(table).where(table.c.id == event_id, table.c.project == project)
-        ).one_or_none()
+    row = row_of_project(connection, table, event_id, project)
     if row is None:
         raise NotFound(f"Event {event_id} not found", kind="event", id=str(event_id))
     return _event(row)

@@ -30,12 +30,12 @@ from vaka.models.operation import (
     OperationStatus,
 )
 from vaka.store._database import Transaction
+from vaka.store._records import MAX_ID, forget_older
 from vaka.store.schema import operations as table
 from vaka.store.values import Fence
 
 MOST_OPEN = 1_000
 """Operations of a project that may be open: each is looked at when one is claimed."""
-MAX_ID = 2**63 - 1
 
 _DONE = TypeAdapter(Done)
 _OPEN = table.c.ended.is_(None)
@@ -240,11 +240,7 @@ def _is_held(tx: Transaction, fence: Fence) -> bool:
 
 def forget(tx: Transaction, before: datetime, limit: int) -> int:
     """Remove up to `limit` operations that ended before a moment; return how many."""
-    ids = tx.connection.scalars(
-        sa.select(table.c.id).where(table.c.ended < before).order_by(table.c.ended).limit(limit)
-    ).all()
-    tx.connection.execute(sa.delete(table).where(table.c.id.in_(ids)))
-    return len(ids)
+    return forget_older(tx.connection, table.c.ended, before, limit)
 
 
 # -- reading ---------------------------------------------------------------------------------------

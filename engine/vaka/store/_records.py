@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -286,3 +287,25 @@ def cause_json(cause: Cause | None) -> Mapping[str, Any] | None:
 
 def _cause(kept: Mapping[str, Any] | None) -> Cause | None:
     return None if kept is None else Cause(CauseKind(kept["kind"]), kept["evidence"])
+
+
+def row_of_project(
+    connection: Connection, table: sa.Table, row_id: int, project: str
+) -> Row[Any] | None:
+    """The row of this id, None when the project has none such."""
+    if not 0 < row_id <= MAX_ID:
+        return None
+    wanted = sa.select(table).where(table.c.id == row_id, table.c.project == project)
+    return connection.execute(wanted).one_or_none()
+
+
+def forget_older(
+    connection: Connection, moment: sa.Column[Any], before: datetime, limit: int
+) -> int:
+    """Remove up to `limit` rows whose `moment` is before another; return how many."""
+    table = moment.table
+    ids = connection.scalars(
+        sa.select(table.c.id).where(moment < before).order_by(moment).limit(limit)
+    ).all()
+    connection.execute(sa.delete(table).where(table.c.id.in_(ids)))
+    return len(ids)

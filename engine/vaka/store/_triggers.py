@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Row
 from vaka.errors import NotFound, Overloaded
 from vaka.models.trigger import NewTrigger, Trigger, TriggerChanges
 from vaka.store._database import Transaction
-from vaka.store._records import MAX_ID
+from vaka.store._records import row_of_project
 from vaka.store.schema import triggers as table
 
 MOST = 1_000
@@ -64,11 +64,7 @@ def mark(tx: Transaction, trigger_id: int, before: datetime | None, now: datetim
 
 def one(connection: Connection, trigger_id: int, project: str) -> Trigger:
     """One trigger of a project; `NotFound` when it has none such."""
-    row = None
-    if 0 < trigger_id <= MAX_ID:
-        row = connection.execute(
-            sa.select(table).where(table.c.id == trigger_id, table.c.project == project)
-        ).one_or_none()
+    row = row_of_project(connection, table, trigger_id, project)
     if row is None:
         raise NotFound(f"Trigger {trigger_id} not found", kind="trigger", id=str(trigger_id))
     return _trigger(row)
