@@ -438,7 +438,7 @@ async def test_no_more_than_a_projects_limit_are_done_at_a_time(
     gate.open.set()
     for each in made:
         await bench.engine.operations.wait(each)
-    assert gate.begun == made
+    assert sorted(gate.begun) == made  # those that are claimed together begin in any order
 
 
 async def test_imports_into_one_table_leave_the_last_one(bench: Bench) -> None:
