@@ -393,7 +393,7 @@ async def test_files_without_a_header_and_with_other_delimiters(store: Warehouse
         "id,name\n1,2,3\n",
         b"id,name\n1,\xff\xfe\n",
         'id,name\n1,"open\n',
-        gzip.compress(b"id,name\n1,2\n")[:-4],
+        gzip.compress(b"id,name\n1,2\n", mtime=0)[:-4],
     ],
 )
 async def test_rows_that_cannot_be_read_change_nothing(

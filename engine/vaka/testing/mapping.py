@@ -397,7 +397,7 @@ class MappingBackendContract:
             ('id,name\n1,"a\n', {}),
             ('id,name\n1,"a"b\n', {}),
             (b"id,name\n1,\xff\xfe\n", {}),
-            (gzip.compress(USERS.encode())[:-9], {}),
+            (gzip.compress(USERS.encode(), mtime=0)[:-9], {}),
             (b"\x1f\x8bnonsense", {}),
         ],
     )
@@ -459,8 +459,12 @@ class MappingBackendContract:
             (USERS.replace("\n", "\r"), {}),
             (USERS.rstrip("\n"), {}),
             (USERS + "\n\n", {}),
-            (gzip.compress(USERS.encode()), {}),
-            (gzip.compress(USERS[:9].encode()) + gzip.compress(USERS[9:].encode()), {}),
+            (gzip.compress(USERS.encode(), mtime=0), {}),
+            (
+                gzip.compress(USERS[:9].encode(), mtime=0)
+                + gzip.compress(USERS[9:].encode(), mtime=0),
+                {},
+            ),
             (USERS.replace(",", ";"), {"delimiter": ";"}),
             (USERS.replace(",", "\t"), {"delimiter": "\t"}),
             (USERS.replace(",", "\t"), {"delimiter": "\\t"}),
