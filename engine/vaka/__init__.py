@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vaka.actors.health import Health
     from vaka.config import EngineConfig
-    from vaka.engine import Engine, Health, Job
+    from vaka.engine import Engine, Job
     from vaka.errors import ApplicationError, EngineError, UserError
     from vaka.models.event import Event
     from vaka.models.job import (
@@ -47,7 +48,7 @@ __all__ = [
 _ELSEWHERE = {
     "EngineConfig": "vaka.config",
     "Engine": "vaka.engine",
-    "Health": "vaka.engine",
+    "Health": "vaka.actors.health",
     "Job": "vaka.engine",
     "ApplicationError": "vaka.errors",
     "EngineError": "vaka.errors",

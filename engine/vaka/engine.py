@@ -33,7 +33,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,7 @@ from vaka.actors.admission import Admission
 from vaka.actors.branch import branch_type
 from vaka.actors.collector import apply, collect_forever, plan
 from vaka.actors.dispatcher import Dispatcher
+from vaka.actors.health import Health, HealthCheck
 from vaka.actors.job_secrets import MAKE_KEYS, sealing_scope, token_scope
 from vaka.actors.ledger import ImageLedger
 from vaka.actors.limits import reserved_memory
@@ -65,7 +66,6 @@ from vaka.errors import (
     ApplicationError,
     CipherRefused,
     Conflict,
-    EngineError,
     HomeInUse,
     InvalidInput,
     NotFound,
@@ -97,7 +97,6 @@ T = TypeVar("T")
 
 EVENTS_PAGE = 1_000
 CLOSE_TIMEOUT = 10.0
-HEALTH_TIMEOUT = 5.0
 REMEMBER = 1.0
 """Seconds that a component or project is known while jobs are accepted for it."""
 REMEMBERED = 1_000
@@ -115,21 +114,6 @@ SECRETIVE = {
 }
 """Members of a request that may hold secrets, and what its author calls them."""
 PARALLELISM_LIMIT = "components.jobsParallelism"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What keeps the engine from working; None is fine, else the reason."""
-
-    store: str | None
-    runtime: str | None
-    disk: str | None
-    warnings: tuple[str, ...] = ()
-    """What will keep it from working unless somebody does something about it."""
-
-    @property
-    def ok(self) -> bool:
-        return self.store is None and self.runtime is None and self.disk is None
 
 
 class Job:
@@ -230,6 +214,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._actions: Actions | None = None
         self._operations: Operations | None = None
         self._triggers: Triggers | None = None
+        self._health: HealthCheck | None = None
         self._told: dict[tuple[str, str], tuple[float, object]] = {}
 
     # -- lifetime ------------------------------------------------------------------------------
@@ -305,13 +290,16 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             if not await catalog.projects():
                 await catalog.create_project(FIRST_PROJECT, features=FIRST_FEATURES)
             await _register_built_in(catalog)
-            if not config.worker:
-                yield
-                return
             if previous is not None:
                 await store.expire_owner(previous)
-            async with self._working(services):
-                yield
+            async with trio.open_nursery() as helpers:
+                self._health = HealthCheck(services, helpers)
+                if config.worker:
+                    async with self._working(services):
+                        yield
+                else:
+                    yield
+                helpers.cancel_scope.cancel()
 
     def _secrets(self) -> Encryption:
         """What encrypts and decrypts, with the keys that plugins have."""
@@ -711,24 +699,13 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         return await self._actions.act(spec)
 
     async def health(self) -> Health:
-        """Whether the engine can work now; asks the store, the runtime and the disk."""
-        services = self.services
-        disk = await services.admission.disk()
-        counts: dict[Status, int] = {}
+        """Whether the engine can work: what the store, the runtime and the disk answer.
 
-        async def count() -> None:
-            counts.update(await services.store.counts())
-
-        store = await _reason(count())
-        warnings = [disk.warns] if disk.warns and not disk.stops else []
-        if not self.config.worker and store is None:
-            warnings += _nobody_works(counts)
-        return Health(
-            store=store,
-            runtime=await _reason(services.runtime.info()) if self.config.worker else None,
-            disk=disk.stops,
-            warnings=tuple(warnings),
-        )
+        While one of them takes long to answer, what was learnt in the last five seconds is told again.
+        """
+        if self._health is None:
+            raise _not_open()
+        return await self._health.now()
 
     async def _definition(self, spec: JobSpec) -> ComponentDefinition:
         if spec.component is None:
@@ -850,30 +827,6 @@ async def _close(part: Resource | Encryption) -> None:
         await part.aclose()
     if closing.cancelled_caught:
         log.error("close.timed_out", extra={"part": type(part).__name__})
-
-
-async def _reason(question: Awaitable[object]) -> str | None:
-    """None when the question is answered in time, else why it is not."""
-    try:
-        with trio.fail_after(HEALTH_TIMEOUT):
-            await question
-    except EngineError as error:
-        return str(error)
-    except trio.TooSlowError:
-        return f"no answer within {HEALTH_TIMEOUT:g} s"
-    return None
-
-
-def _nobody_works(counts: Mapping[Status, int]) -> list[str]:
-    """A warning, when jobs wait and none runs, for an engine that runs none itself."""
-    waiting = counts.get(Status.WAITING, 0)
-    if not waiting or counts.get(Status.PROCESSING, 0) or counts.get(Status.TERMINATING, 0):
-        return []
-    jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
-    return [
-        f"{jobs} and none runs. This engine runs none itself: is there one that does (`vaka worker`) on "
-        "this job store?"
-    ]
 
 
 def _request_hash(document: Mapping[str, Any]) -> str:

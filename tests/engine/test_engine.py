@@ -612,17 +612,6 @@ async def test_jobs_are_listed_newest_first(
         assert listed == sorted(submitted, reverse=True)
 
 
-async def test_health_names_what_does_not_work(
-    host: FakeHost, clock: MockClock, make_engine: MakeEngine
-) -> None:
-    async with make_engine() as engine:
-        assert (await engine.health()).ok
-        host.go_down()
-        health = await engine.health()
-        assert health.runtime
-        assert not health.ok
-
-
 @pytest.mark.postgresql
 async def test_an_engine_works_on_postgresql_as_on_sqlite(
     host: FakeHost, make_engine: MakeEngine, fresh_database: str
