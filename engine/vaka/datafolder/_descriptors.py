@@ -53,6 +53,11 @@ def _shown(character: str) -> str:
     return character
 
 
+def gone(shown: str) -> InvalidInput:
+    """What to raise when something that was there has vanished."""
+    return InvalidInput(f"{shown} is not there any more.", path=shown)
+
+
 def refused(shown: str, mode: int, *, wanted: str) -> InvalidInput:
     """The error of a thing that is not what it must be; `mode` is its `st_mode`."""
     return InvalidInput(
@@ -200,12 +205,15 @@ def make_folder(
     """A descriptor of the folder `name`, made when it is missing, with this mode and owner.
 
     Raises:
-        InvalidInput: something else has that name.
+        InvalidInput: something else has that name, or it is taken away at once.
         ApplicationError: this process may not give folders away.
     """
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
-    descriptor = open_folder(parent, name, shown)
+    try:
+        descriptor = open_folder(parent, name, shown)
+    except FileNotFoundError as error:
+        raise gone(shown) from error
     try:
         if owner is not None:
             os.fchown(descriptor, *owner)

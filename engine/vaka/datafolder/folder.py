@@ -31,6 +31,7 @@ from vaka.datafolder._descriptors import (
     check_not_hollow,
     closing,
     empty,
+    gone,
     make_folder,
     mode_of,
     move,
@@ -187,7 +188,8 @@ class JobFolder:
         and does nothing once it was completed, even if a container has changed the folder since.
 
         Raises:
-            InvalidInput: the component replaced a folder of the layout by something else.
+            InvalidInput: the component replaced a folder of the layout by something else, or something
+                of it lives on and takes folders away.
 
         Source: mapping.md section 2.9.
         """
@@ -196,7 +198,10 @@ class JobFolder:
         moved, done = f"moved-{step}", f"advanced-{step}"
         with self._root() as root, self._engine() as engine:
             if mode_of(engine, done) is None:
-                self._advance(root, engine, moved)
+                try:
+                    self._advance(root, engine, moved)
+                except FileNotFoundError as error:
+                    raise gone(f"/data/{error.filename}") from error
                 os.mkdir(done, 0o700, dir_fd=engine)
             remove(engine, moved)
 
@@ -243,12 +248,12 @@ class JobFolder:
 
     def write_config(self, document: bytes | str, name: str) -> None:
         """Put the configuration file `name` into /data, in place of whatever has that name."""
-        with self._folder() as data:
+        with self._folder(is_needed=True) as data:
             self._put(data, name, document)
 
     def write_state(self, document: bytes | str, name: str) -> None:
         """Put the state file `name` into /data/in."""
-        with self._folder("in") as folder:
+        with self._folder("in", is_needed=True) as folder:
             self._put(folder, name, document)
 
     def read_state(self, name: str, *, limit: int = STATE_BYTES) -> bytes | None:
@@ -319,7 +324,7 @@ class JobFolder:
             InvalidInput: the component replaced a folder on the way by something else.
         """
         with (
-            self._folder() as data,
+            self._folder(is_needed=True) as data,
             closing(self._open_made(data, "artifacts", "/data/artifacts")) as artifacts,
             closing(self._open_made(artifacts, "in", "/data/artifacts/in")) as folder,
             self._engine() as engine,
@@ -331,7 +336,7 @@ class JobFolder:
     def _place(self, incoming: Path, kind: Kind, parts: tuple[str, ...]) -> None:
         *folders, last = parts
         with ExitStack() as stack:
-            folder = stack.enter_context(self._folder("in", kind))
+            folder = stack.enter_context(self._folder("in", kind, is_needed=True))
             shown = f"/data/in/{kind}"
             for each in folders:
                 shown += f"/{printable(each)}"
@@ -356,34 +361,37 @@ class JobFolder:
         found: dict[str, bool] = {}
         manifests: dict[str, bytes] = {}
         budget = MANIFESTS_BYTES
-        try:
-            with self._folder("out", kind) as folder, os.scandir(folder) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name.startswith("."):
-                        continue
-                    shown = f"{base}/{printable(name)}"
-                    _check_text(name, shown)
-                    if len(found) + len(manifests) >= ENTRIES:
-                        raise InvalidInput(
-                            f"{base} has more than {ENTRIES} entries. Write fewer, larger files.",
-                            path=base,
-                        )
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(self._folder("out", kind))
+            except FileNotFoundError:
+                return Sources((), ())
+            for entry in stack.enter_context(os.scandir(folder)):
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                shown = f"{base}/{printable(name)}"
+                _check_text(name, shown)
+                if len(found) + len(manifests) >= ENTRIES:
+                    raise InvalidInput(
+                        f"{base} has more than {ENTRIES} entries. Write fewer, larger files.",
+                        path=base,
+                    )
+                try:
                     if not name.endswith(MANIFEST):
                         found[name] = _is_folder(folder, name, shown)
                         continue
                     with closing(open_file(folder, name, shown)) as descriptor:
                         content = read_file(descriptor, MANIFEST_BYTES, shown)
-                    budget -= len(content)
-                    if budget < 0:
-                        raise InvalidInput(
-                            f"The manifests in {base} have more than {MANIFESTS_BYTES} bytes "
-                            "together.",
-                            path=base,
-                        )
-                    manifests[name.removesuffix(MANIFEST)] = content
-        except FileNotFoundError:
-            return Sources((), ())
+                except FileNotFoundError as error:
+                    raise gone(shown) from error
+                budget -= len(content)
+                if budget < 0:
+                    raise InvalidInput(
+                        f"The manifests in {base} have more than {MANIFESTS_BYTES} bytes together.",
+                        path=base,
+                    )
+                manifests[name.removesuffix(MANIFEST)] = content
         if kind == "files":
             found = {name: is_folder for name, is_folder in found.items() if not is_folder}
         return Sources(
@@ -396,7 +404,7 @@ class JobFolder:
 
     def has_artifacts(self) -> bool:
         """Whether there is anything called /data/artifacts."""
-        with self._folder() as data:
+        with self._folder(is_needed=True) as data:
             return mode_of(data, "artifacts") is not None
 
     def pack_artifacts(self, kind: str, target: Path, *, limit: int) -> tuple[int, list[str]]:
@@ -447,7 +455,7 @@ class JobFolder:
                 folder = stack.enter_context(self._folder("artifacts", "out", kind, *folders))
                 descriptor = stack.enter_context(closing(open_file(folder, name, shown)))
             except FileNotFoundError as error:
-                raise InvalidInput(f"{shown} is not there any more.", path=shown) from error
+                raise gone(shown) from error
             yield path_of(descriptor)
 
     @contextmanager
@@ -472,7 +480,7 @@ class JobFolder:
                         for name, each in _slices(slices, shown)
                     ]
             except FileNotFoundError as error:
-                raise InvalidInput(f"{shown} is not there any more.", path=shown) from error
+                raise gone(shown) from error
             except OSError as error:
                 if error.errno not in {errno.EMFILE, errno.ENFILE}:
                     raise
@@ -497,14 +505,24 @@ class JobFolder:
             yield engine
 
     @contextmanager
-    def _folder(self, *names: str) -> Iterator[int]:
-        """A descriptor of a folder below `data`, every step checked."""
+    def _folder(self, *names: str, is_needed: bool = False) -> Iterator[int]:
+        """A descriptor of a folder below `data`, every step checked.
+
+        Raises:
+            FileNotFoundError: there is none.
+            InvalidInput: it is no folder, or there is none though it `is_needed`.
+        """
         with ExitStack() as stack:
             folder = stack.enter_context(self._root())
             shown = ""
             for name in ("data", *names):
                 shown += f"/{name}"
-                folder = stack.enter_context(closing(open_folder(folder, name, shown)))
+                try:
+                    folder = stack.enter_context(closing(open_folder(folder, name, shown)))
+                except FileNotFoundError as error:
+                    if is_needed:
+                        raise gone(shown) from error
+                    raise
             yield folder
 
     def _open_made(self, parent: int, name: str, shown: str, mode: int = _FOLDER_MODE) -> int:

@@ -1,6 +1,8 @@
 import os
+import shutil
 import stat
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -255,6 +257,40 @@ def test_a_source_that_vanished_is_said_to_be_gone(folder: JobFolder) -> None:
         folder.opened("tables", source),
     ):
         pass
+
+
+def test_a_source_that_vanishes_while_it_is_listed_does_not_take_the_others_with_it(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (folder.data / "out/files" / name).write_text(name)
+    real = os.scandir
+
+    def removing(descriptor: int) -> object:
+        entries = list(real(descriptor))
+        (folder.data / "out/files/b").unlink()
+        return nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", removing)
+    with pytest.raises(InvalidInput, match="/data/out/files/b is not there any more"):
+        folder.sources("files")
+
+
+@pytest.mark.parametrize("name", ["data", "data/in", "data/in/files"])
+def test_a_folder_that_somebody_takes_away_is_said_to_be_gone(folder: JobFolder, name: str) -> None:
+    def writes() -> None:
+        folder.incoming("a").write_text("a")
+        if name == "data":
+            folder.write_config("{}", "config.json")
+        elif name == "data/in":
+            folder.write_state("{}", "state.json")
+        else:
+            folder.place(folder.engine / "incoming-a", "files", "a")
+
+    writes()
+    shutil.rmtree(folder.root / name)
+    with pytest.raises(InvalidInput, match=f"^/{name} is not there any more"):
+        writes()
 
 
 def test_opening_a_source_leaves_no_descriptor(folder: JobFolder) -> None:
