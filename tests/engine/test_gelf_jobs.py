@@ -397,6 +397,21 @@ async def test_many_connections_and_silent_ones_hold_nothing_up(bench: Bench) ->
         # the first one stays open beyond the container's end
     await silent[0].aclose()
     assert logged(component.events) == [("info", "said")]
+    said = [event.message for event in component.events]
+    assert any(
+        text.startswith("Connections for GELF messages were closed unread (1)") for text in said
+    )
+
+
+async def test_a_connection_waits_for_the_place_of_one_that_is_being_closed(bench: Bench) -> None:
+    async with running(bench, "tcp") as component:
+        silent = [await trio.open_tcp_stream(*component.address) for _ in range(MOST_CONNECTIONS)]
+        late = await trio.open_tcp_stream(*component.address)
+        await late.send_all(component.message("said") + b"\0")
+        await late.aclose()
+        for stream in silent:
+            await stream.aclose()
+    assert logged(component.events) == [("info", "said")]
 
 
 async def test_an_endless_message_takes_no_memory_and_is_said_once(bench: Bench) -> None:

@@ -278,5 +278,5 @@ def test_code_is_a_list_of_scalars_or_one() -> None:
 
 
 def test_a_small_script_cannot_become_a_huge_one() -> None:
-    with pytest.raises(InvalidInput, match="more than 1000000 values"):
+    with pytest.raises(InvalidInput, match="more than 200000 values"):
         insert_shared_code({"a": ["{{ x }}"] * 10_000}, {"x": ["line"] * 10_000})

@@ -1,12 +1,15 @@
 """Error bodies: what a caller is told, and what only the log has."""
 
 import errno
+import json
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.server.fakes import FakeEngine, make_app
 
 from vaka import Health
@@ -22,6 +25,7 @@ from vaka.errors import (
     StoreUnavailable,
     UserError,
 )
+from vaka_server.documents import php_json
 from vaka_server.problems import describe
 
 RUN = "/docker/C/run"
@@ -242,6 +246,21 @@ async def test_every_answer_may_be_read_from_anywhere_and_kept_nowhere(
 async def test_an_answer_is_written_as_the_reference_writes_it(engine: FakeEngine) -> None:
     raw = await (await ask(engine, "/docker/<a>'&\"é/run")).get_data(as_text=True)
     assert "Component \\u0027\\u003Ca\\u003E\\u0027\\u0026\\u0022\\u00e9\\u0027 not found." in raw
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(alphabet="\\\"'<>&/ué\0\n", max_size=9),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.text(alphabet='\\"<', max_size=3), inner)
+        ),
+    )
+)
+def test_what_is_written_as_the_reference_writes_it_is_still_the_same(value: Any) -> None:
+    raw = php_json(value)
+    assert json.loads(raw) == value
+    assert not set(raw) & set(b"<>&'\0")
+    assert not re.search(rb'(?<!\\)(?:\\\\)*\\"|(?<!\\)(?:\\\\)*/', raw)
 
 
 async def test_errors_on_storage_paths_are_told_as_storage_does(engine: FakeEngine) -> None:

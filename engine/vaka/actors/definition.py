@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from vaka._supervision import leaves
+from vaka._turns import in_turn
 from vaka.actors.artifacts import FEATURE as FEATURE_ARTIFACTS
 from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
@@ -806,19 +807,17 @@ class DefinitionActor:
         """
         succeeded = has_succeeded(ending)
         if stage.kind == "main":
-            usage = await trio.to_thread.run_sync(self._read_usage, stage)
+            usage = await in_turn(partial(self._read_usage, stage))
             if usage:
-                usage = self._events.masker.document(usage)
                 await self._services.store.save_usage(self._fence, usage, self._index)
             if succeeded:
-                component_state, variables = await trio.to_thread.run_sync(self._read_left, stage)
+                component_state, variables = await in_turn(partial(self._read_left, stage))
                 component_state = await self._secrets.sealed_state(
                     component_state, is_kept=self._keeps_state
                 )
                 if isinstance(variables, InvalidInput):
                     await self._tell(variables.message, "warn")
                     variables = []
-                variables = self._events.masker.document(variables)
                 self._keep(component_state=component_state, variables=variables)
         exit_ = ending.exit
         changes: dict[str, Any] = {
@@ -1021,13 +1020,16 @@ class DefinitionActor:
             variables = {} if given is None else parse_result(given, path=f"out/{RESULT_FILE}")
         except InvalidInput as error:
             return state, error
-        return state, [{"name": name, "value": text(value)} for name, value in variables.items()]
+        named = [{"name": name, "value": text(value)} for name, value in variables.items()]
+        return state, self._events.masker.document(named)
 
     def _read_usage(self, stage: Stage) -> list[dict[str, Any]]:
         data = self._folder.read_usage(f"usage.{stage.extension}")
         if data is None:
             return []
-        return parse_usage(data, format=stage.definition.configuration_format)
+        usage = parse_usage(data, format=stage.definition.configuration_format)
+        masked: list[dict[str, Any]] = self._events.masker.document(usage)
+        return masked
 
     def _entry(self, kind: str, message: str, stage: Stage, **data: Any) -> Entry:
         return Entry(

@@ -44,7 +44,9 @@ ATTEMPTS = 10
 """Ports that are tried."""
 READ = 1 << 16
 MOST_CONNECTIONS = 64
-"""Connections at a time; one more is closed at once. A logger needs one, or one a thread."""
+"""Connections at a time; a logger needs one, or one a thread. One more waits for a place, or is closed."""
+CROWDED = 0.2
+"""Seconds that a connection waits for a place."""
 MOST_HEAD = 1 << 14
 """Bytes of the head of an HTTP request."""
 DATAGRAM_BUFFER = 4 << 20
@@ -103,7 +105,10 @@ class Listener:
         self._transport = transport
         self._socket = listening
         self._handle = handle
+        self._places = trio.Semaphore(MOST_CONNECTIONS)
         self._connections = 0
+        self.refused = 0
+        """Connections that were closed because there was no place for them."""
         self._handling = 0
         self._last = trio.current_time()
         self._news = select.poll()
@@ -179,11 +184,24 @@ class Listener:
                     await trio.sleep(PAUSE)  # most likely out of descriptors
                     continue
                 self._last = trio.current_time()
-                if self._connections >= MOST_CONNECTIONS:
+                if not await self._is_room():
+                    self.refused += 1
                     connection.close()
                     continue
                 self._connections += 1
                 connections.start_soon(self._serve, connection)
+
+    async def _is_room(self) -> bool:
+        """Take a place for a connection, where one is free in time."""
+        with trio.move_on_after(CROWDED):
+            await self._places.acquire()
+            return True
+        await trio.lowlevel.checkpoint()  # others may have been closed while all of us were late
+        try:
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            return False
+        return True
 
     async def _serve(self, connection: trio.socket.SocketType) -> None:
         try:
@@ -196,6 +214,7 @@ class Listener:
             log.info("connection.broken", extra={"reason": str(error)})
         finally:
             self._connections -= 1
+            self._places.release()
 
     async def _take_frames(self, connection: trio.socket.SocketType) -> None:
         frames = gelf.Frames()
@@ -366,3 +385,9 @@ async def heard(
         )
         if lost := await server.drain():
             await note("warn", f"{lost} GELF messages are lost: they came too fast, or in part.")
+        if server.refused:
+            await note(
+                "warn",
+                f"Connections for GELF messages were closed unread ({server.refused}): the component "
+                f"had more than {MOST_CONNECTIONS} open.",
+            )

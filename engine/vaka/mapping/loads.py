@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import trio
 
+from vaka._turns import in_turn
 from vaka.datafolder import JobFolder, printable
 from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
@@ -50,6 +52,8 @@ class Loaded:
     errors: list[str] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
+    said: Sequence[MetadataChange] = ()
+    """What is to be said of the table in its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +272,8 @@ class Storage:
                         )
                     ):
                         await self.report("note", "warn", warning, {})
-                    said = tuple(self._metadata(plan)) if self.backend.says_with_loads else ()
+                    loaded.said = await in_turn(partial(self._metadata, plan))
+                    said = tuple(loaded.said) if self.backend.says_with_loads else ()
                     loads.append(replace(plan.load, paths=opened.paths, metadata=said))
             except UserError as error:
                 return [Loaded(errors=[_failure(plans, error)])]
@@ -304,7 +309,7 @@ class Storage:
         try:
             detail = await self.backend.tables.table(self.scope, table_id)
             loaded.result = TableResult.of(detail, imported_rows=result.imported_rows)
-            failures = await self._say(plan, detail, result)
+            failures = await self._say(plan, loaded.said, detail, result)
         except UserError as error:
             failures = [_Refusal(error.message, table_id)]
         if failures:
@@ -352,7 +357,13 @@ class Storage:
         ]
         return changes
 
-    async def _say(self, plan: Plan, detail: TableDetail, result: LoadResult) -> list[_Refusal]:
+    async def _say(
+        self,
+        plan: Plan,
+        changes: Sequence[MetadataChange],
+        detail: TableDetail,
+        result: LoadResult,
+    ) -> list[_Refusal]:
         """Write what the load did not write itself; return what was refused."""
         created = self._actor("createdBy")
         refusals: list[_Refusal] = []
@@ -361,7 +372,6 @@ class Storage:
             # after a repeated load nobody knows what it made, but what has no maker says so
             if not _says(bucket.metadata, created):
                 refusals += await self._write(bucket.id, MetadataChange(_SYSTEM, created))
-        changes = self._metadata(plan)
         if self.backend.says_with_loads and not result.repeated:
             refused = [(changes[index], message) for index, message in result.refused_metadata]
             return refusals + [_Refusal.of(detail.id, *each) for each in refused]

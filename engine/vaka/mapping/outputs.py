@@ -13,6 +13,7 @@ from functools import partial
 
 import trio
 
+from vaka._turns import in_turn
 from vaka.datafolder import JobFolder
 from vaka.errors import MappingFailed
 from vaka.hooks import MappingBackend
@@ -100,14 +101,14 @@ async def store(
     uploads: list[File] = []
     # in threads: manifests may take seconds to be checked, and others are to be served meanwhile
     if table_files is None:
-        prepared = await trio.to_thread.run_sync(
+        prepared = await in_turn(
             partial(prepare_tables, found, tables, context, branch, key, failed=failed)
         )
     elif not failed:
-        uploads = await trio.to_thread.run_sync(prepare_table_files, found, table_files)
+        uploads = await in_turn(partial(prepare_table_files, found, table_files))
     if not failed:
         found = await trio.to_thread.run_sync(folder.sources, "files")
-        others = await trio.to_thread.run_sync(prepare_files, found, files, context)
+        others = await in_turn(partial(prepare_files, found, files, context))
         uploads = [*others, *uploads]
     unclaimed = await storage.check_buckets(prepared)
     planned = await in_parallel(

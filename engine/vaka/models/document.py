@@ -32,8 +32,9 @@ MAX_YAML_BYTES = 1 << 20
 """YAML is read about a hundred times slower than JSON."""
 MAX_DEPTH = 200
 """Levels of nesting. Python's own stack ends near a thousand, and some of it is in use."""
-MAX_VALUES = 1_000_000
-"""Values in one document, counted as often as a YAML alias repeats them."""
+MAX_VALUES = 200_000
+"""Values in one document, counted as often as a YAML alias repeats them. Two thousand columns with ten
+entries of metadata each have half as many."""
 MAX_YAML_NODES = 100_000
 """Values and keys in one YAML document, aliases counted once. Each takes 1 kB and 20 µs to read."""
 MAX_NUMBER_BITS = 4096

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +17,10 @@ from vaka_server.cli.session import Exit, Session, command, remark, say
 if TYPE_CHECKING:
     from vaka import EngineConfig
     from vaka_server.settings import Settings
+
+
+SWITCH: Final = 0.001
+"""Seconds that a busy thread keeps the others waiting: Python's own 0.005 are a request's whole time."""
 
 
 def register(app: typer.Typer) -> None:
@@ -124,6 +130,7 @@ async def serve(
     _configure_log(wanted)
 
     def ready(answer: server.Ready) -> None:
+        _settle()
         document = {"url": answer.url, "pid": os.getpid(), "token": answer.secret}
         if session.json:
             say(text.to_json(document))
@@ -152,12 +159,19 @@ async def worker(
     _configure_log(wanted)
 
     def ready() -> None:
+        _settle()
         if session.json:
             say(text.to_json({"pid": os.getpid()}))
         else:
             say("Vaka runs jobs.")
 
     await server.work(wanted, ready=ready)
+
+
+def _settle() -> None:
+    """Prepare a process that is to answer for long, whatever its worker threads are busy with."""
+    gc.freeze()  # what is loaded stays: no need to look through it for garbage again and again
+    sys.setswitchinterval(SWITCH)
 
 
 def _configure_log(wanted: Settings) -> None:
