@@ -44,7 +44,7 @@ ATTEMPTS = 10
 """Ports that are tried."""
 READ = 1 << 16
 MOST_CONNECTIONS = 64
-"""Connections at a time; a logger needs one, or one a thread. One more waits for a place, or is closed."""
+"""Connections at a time; a logger needs one, or one a thread. One more waits for a place, or is shut."""
 CROWDED = 0.2
 """Seconds that a connection waits for a place."""
 MOST_HEAD = 1 << 14
