@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ MOST_DEPTH = 64
 """Levels of lists and objects in a message."""
 _CHUNK_HEAD = 12
 _GZIP = 16 + zlib.MAX_WBITS
+_MESSAGES = re.compile(rb"[^\0]+")
 
 
 class Unreadable(Exception):
@@ -87,15 +89,17 @@ class Frames:
 
     def feed(self, data: bytes) -> list[bytes | Unreadable]:
         """The messages that `data` completes; of one without an end only that it is too long."""
-        first, *others = data.split(b"\0")
         found: list[bytes | Unreadable] = []
-        self._take(first, found)
-        for piece in others:
-            if self._rest:
-                found.append(bytes(self._rest))
-                self._rest.clear()
-            self._overlong = False
+        begun, end, more = data.partition(b"\0")
+        self._take(begun, found)
+        if not end:
+            return found
+        self._end(found)
+        whole, _, begun = more.rpartition(b"\0")
+        for piece in _MESSAGES.findall(whole):  # a flood of nothing but ends is no work
             self._take(piece, found)
+            self._end(found)
+        self._take(begun, found)
         return found
 
     def finish(self) -> list[bytes | Unreadable]:
@@ -103,6 +107,12 @@ class Frames:
         rest = bytes(self._rest)
         self._rest.clear()
         return [rest] if rest else []
+
+    def _end(self, found: list[bytes | Unreadable]) -> None:
+        if self._rest:
+            found.append(bytes(self._rest))
+            self._rest.clear()
+        self._overlong = False
 
     def _take(self, piece: bytes, found: list[bytes | Unreadable]) -> None:
         if self._overlong:

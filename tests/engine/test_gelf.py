@@ -116,6 +116,14 @@ def test_frames_do_not_depend_on_how_reads_were_cut(sent: list[bytes], step: int
     assert found + frames.finish() == sent
 
 
+def test_ends_without_a_message_are_none() -> None:
+    frames = Frames()
+    assert frames.feed(bytes(1_000)) == []
+    assert frames.feed(b"a\0\0\0b\0\0c") == [b"a", b"b"]
+    assert frames.feed(b"\0\0") == [b"c"]
+    assert frames.finish() == []
+
+
 def test_a_frame_without_an_end_is_said_once_and_takes_no_memory() -> None:
     frames = Frames()
     found = [each for _ in range(1_000) for each in frames.feed(b"x" * 10_000)]
