@@ -34,7 +34,7 @@ test:  ## all tests, on all cores; ARGS="tests/engine -k name" runs some, WORKER
 	@$(PYTHON) .ci/environment.py
 	@$(PYTHON) .ci/images.py
 	@$(PYTHON) .ci/clients.py
-	@$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
+	@$(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 demo:  ## a stored configuration on real data, end to end, compared with an independent computation
 	@$(PYTHON) .ci/machine.py python docker
