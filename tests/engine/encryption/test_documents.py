@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from vaka.encryption import (
     unnamed_secrets,
 )
 from vaka.encryption import cipher as v1
+from vaka.encryption.structure import Copy, Large
 from vaka.errors import ApplicationError, CipherRefused, InvalidInput, PluginError
 from vaka.hooks import CipherReader, Encryptor, Purpose
 from vaka.models.ciphers import PREFIXES, CipherScope, Scope, cipher_scope, is_cipher
@@ -131,6 +133,29 @@ async def test_a_marked_key_deep_under_a_marked_key_is_encrypted(encryption: Enc
     assert is_cipher(encrypted["#a"]["b"][0]["#c"])
     assert await encryption.decrypt(encrypted, SCOPE) == document
     assert document == {"#a": {"b": [{"#c": "secret"}]}}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"#a": "secret", "rest": {str(n): n for n in range(6_000)}},
+        {"rest": [{"n": n} for n in range(6_000)], "last": {"#a": "secret"}},
+        [*range(6_000), {"#a": "secret"}],
+    ],
+)
+async def test_a_large_document_is_encrypted_beside_the_event_loop(
+    document: Any, encryption: Encryption
+) -> None:
+    before = copy.deepcopy(document)
+
+    encrypted = await encryption.encrypt(document, SCOPE)
+
+    assert document == before
+    assert encrypted != document
+    assert await encryption.decrypt(encrypted, SCOPE) == document
+    with pytest.raises(Large):
+        Copy(document, most=5_000)
+    assert len(Copy(document, most=7_000 * 3).slots) == 1
 
 
 @pytest.mark.scenario("encryption", 30)
