@@ -35,6 +35,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
@@ -90,6 +91,7 @@ from vaka.models.job import (
 from vaka.models.reencryption import Cursor, ReencryptionReport
 from vaka.runtime import docker_runtime
 from vaka.store import JobStore, NewJob, Owner
+from vaka.turns import beside
 from vaka.variables import BUILT_IN
 
 log = logging.getLogger(__name__)
@@ -528,7 +530,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         secretive = {SECRETIVE[name]: document[name] for name in SECRETIVE if name in document}
         if self.encryption.can_encrypt:
             secretive = await self.encryption.encrypt_for("job-config", secretive, scope)
-        elif paths := plain_secrets(secretive):
+        elif paths := await beside(secretive, partial(plain_secrets, secretive)):
             raise InvalidInput(
                 f"The value of '{paths[0]}' must be encrypted before it is stored, and this "
                 f"installation has no keys. {MAKE_KEYS}",

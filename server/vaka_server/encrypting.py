@@ -5,12 +5,11 @@ Source: encryption.md section 9, runner.md sections 1.8 and 1.9.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from functools import partial
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
-
-import trio
 
 from vaka.encryption import (
     Encryption,
@@ -22,18 +21,15 @@ from vaka.encryption import (
 )
 from vaka.errors import InvalidInput
 from vaka.models.ciphers import Scope, is_cipher
+from vaka.turns import beside
 
 MAX_BYTES: Final = 10 << 20
 """Of a body."""
 NAMES: Final = ("componentId", "projectId", "configId", "branchType")
 """Parameters that say what a cipher is bound to."""
 _MOST_PARAMETERS: Final = 100
-_INLINE_BYTES: Final = 64 << 10
-"""Above, reading and writing JSON takes a worker thread, so that nothing else waits for it."""
 
 Form = Literal["text", "json"]
-A = TypeVar("A")
-R = TypeVar("R")
 
 
 # -- what is asked for -------------------------------------------------------------------------------
@@ -167,7 +163,7 @@ async def read_submitted(raw: bytes, form: Form) -> Submitted:
         InvalidInput: `Bad JSON format of request body: …`, or too many secrets.
     """
     if form == "json":
-        return Submitted(form, raw, await _aside(load_json, raw, len(raw)))
+        return Submitted(form, raw, await beside(raw, partial(load_json, raw)))
     try:
         return Submitted(form, raw, raw.decode())
     except UnicodeDecodeError:
@@ -234,10 +230,4 @@ async def _written(given: Submitted, changed: Awaitable[Any]) -> bytes:
     document = await changed
     if given.form == "text":
         return str(document).encode()
-    return (await _aside(dump_json, document, len(given.raw))).encode()
-
-
-async def _aside(work: Callable[[A], R], argument: A, size: int) -> R:
-    if size <= _INLINE_BYTES:
-        return work(argument)
-    return await trio.to_thread.run_sync(work, argument)
+    return (await beside(given.raw, partial(dump_json, document))).encode()

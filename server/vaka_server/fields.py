@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 from urllib.parse import unquote_plus
@@ -21,6 +22,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from vaka.models.json_text import NotJson, parse_json_text
 from vaka.models.moment import parse_moment
+from vaka.turns import beside, in_turn
 from vaka_server.body import parse_object, spool_file
 from vaka_server.problems import Refused
 
@@ -349,9 +351,9 @@ async def read_fields(
     if not raw or raw == b"[]":  # PHP's clients do not tell an empty object from an empty list
         return Fields({})
     if kind == "application/x-www-form-urlencoded":
-        return Fields(await trio.to_thread.run_sync(parse_form, raw))
+        return Fields(await in_turn(partial(parse_form, raw)))
     if kind in {"", "application/json"} or kind.endswith("+json"):
-        return Fields(parse_object(raw))
+        return Fields(await beside(raw, partial(parse_object, raw)))
     raise Refused(
         400,
         f"A body of type {kind[:100]} is not understood: send application/json, "

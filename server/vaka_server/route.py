@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from quart_trio.wrappers import TrioResponse
@@ -13,9 +14,10 @@ from vaka.errors import AccessDenied
 from vaka.models.catalog import Project, Token
 from vaka.models.moment import parse_moment
 from vaka.models.storage import StorageScope
+from vaka.turns import beside
 from vaka_server import access, documents
 from vaka_server.access import Access
-from vaka_server.body import Body, Request
+from vaka_server.body import Body, Request, parse_json, parse_object
 from vaka_server.fields import INVALID, Fields, parse_form, read_fields
 from vaka_server.problems import Dialect, Refused
 from vaka_server.requests import FALSE, TRUE
@@ -129,6 +131,16 @@ class Call:
     async def raw(self) -> bytes:
         """The whole body, which may not be larger than a JSON body may be."""
         return await self.body.read(self.settings.max_body_bytes)
+
+    async def json(self) -> Any:
+        """The value of the body, by `parse_json`."""
+        raw = await self.raw()
+        return await beside(raw, partial(parse_json, raw))
+
+    async def json_object(self) -> dict[str, Any]:
+        """The object of the body, by `parse_object`."""
+        raw = await self.raw()
+        return await beside(raw, partial(parse_object, raw))
 
     # -- what is asked ---------------------------------------------------------------------------
 

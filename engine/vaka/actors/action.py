@@ -43,6 +43,7 @@ from vaka.models.event import Level
 from vaka.models.job import ActionResult, ActionSpec
 from vaka.models.json_text import NotJson, parse_json_text
 from vaka.oauth import fetch_credentials, own_credentials, tokens_within, wanted_credentials
+from vaka.turns import beside
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class Actions:
             ComponentCrashed: it ended with another exit code than 0 and 1.
         """
         definition = await self._definition(spec)
-        configuration = JobConfiguration.parse(spec.config_data)
+        given = spec.config_data
+        configuration = await beside(given, partial(JobConfiguration.parse, given))
         acting, most = self._services.acting, self._services.config.action_concurrency
         if len(acting) >= most:
             raise Overloaded(
@@ -189,7 +191,7 @@ class Actions:
     async def _run(self, call: _Call) -> ActionResult:
         services, stage = self._services, call.stage
         image = await prepare_image(services, stage.definition, stage.reference, _log_notice)
-        container = self._container(call, image)
+        container = await beside(stage.document, partial(self._container, call, image))
         began = trio.current_time()
         log.info(
             "action.started",

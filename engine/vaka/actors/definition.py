@@ -17,7 +17,6 @@ from typing import Any
 import trio
 
 from vaka._supervision import leaves
-from vaka._turns import in_turn
 from vaka.actors.artifacts import FEATURE as FEATURE_ARTIFACTS
 from vaka.actors.artifacts import Artifacts
 from vaka.actors.container import Ending, Limits, run_container
@@ -76,6 +75,7 @@ from vaka.oauth import (
     wanted_credentials,
 )
 from vaka.store import Fence
+from vaka.turns import beside, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +120,9 @@ async def open_definition(plan: DefinitionPlan, secrets: JobSecrets) -> Opened:
         CipherRefused: a secret of it cannot be read; names all of them.
         UserError: its configuration or its state has not the shape it must have.
     """
-    configuration = JobConfiguration.parse(plan.configuration)
-    state = JobState.parse(plan.state)
+    given = plan.configuration
+    configuration = await beside(given, partial(JobConfiguration.parse, given))
+    state = await beside(plan.state, partial(JobState.parse, plan.state))
     refusals: list[CipherRefused] = []
     data: Any = None
     component: Any = None
@@ -270,7 +271,7 @@ class DefinitionActor:
             self._main.default_bucket_id(unit.config_id)
         if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
             raise no_atomic_output(self._services.storage)
-        self._hide(self._state.component, *(stage.document for stage in self._stages))
+        await self._hide_beside(self._state.component, *self._documents())
         self._secrets.hide(tokens_within(own_credentials(unit.configuration)))
         wanted_credentials(unit.configuration)  # refuses what no broker is asked for any more
 
@@ -332,7 +333,7 @@ class DefinitionActor:
         credentials = await self._credentials(unit.configuration, records)
         if credentials is not None:
             self._stages = await self._chain(unit, credentials)
-            self._hide(*(stage.document for stage in self._stages))
+            await self._hide_beside(*self._documents())
         if any(
             each.kind == "main" and each.status is StageStatus.COLLECTED
             for each in records.values()
@@ -417,6 +418,12 @@ class DefinitionActor:
             row_id=self._plan.row_id,
             data_types_support=self._main.data_types_support,
         )
+
+    def _documents(self) -> list[Any]:
+        return [stage.document for stage in self._stages]
+
+    async def _hide_beside(self, *documents: Any) -> None:
+        await beside(documents, partial(self._hide, *documents))
 
     def _hide(self, *documents: Any) -> None:
         """Hide everything secret that a container is given, or gives."""
@@ -654,7 +661,10 @@ class DefinitionActor:
         services, events = self._services, self._events
         limits = self._limits(stage)
         spec = services.plugins.container_spec(
-            container_spec(self._job, unit, stage, image, self._folder, limits),
+            await beside(
+                stage.document,
+                partial(container_spec, self._job, unit, stage, image, self._folder, limits),
+            ),
             SpecContext(
                 job_id=self._job.record.id,
                 project=self._job.project.id,

@@ -13,6 +13,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -58,6 +59,7 @@ from vaka.masking import Masker
 from vaka.models.component import ComponentDefinition
 from vaka.models.job import Cause, CauseKind, JobRecord, JobSpec, Phase, StageStatus, Status
 from vaka.store import Fence, LeaseLost
+from vaka.turns import beside
 
 log = logging.getLogger(__name__)
 
@@ -583,11 +585,9 @@ class JobActor:
     async def _new_plan(self, spec: JobSpec, events: EventLog) -> Plan:
         """What is to be done, as stored configurations say now."""
         services = self._services
-        unnamed = [
-            path
-            for document in (spec.config_data, spec.variable_values_data)
-            for path in unnamed_secrets(document)
-        ]
+        unnamed: list[str] = []
+        for document in (spec.config_data, spec.variable_values_data):
+            unnamed += await beside(document, partial(unnamed_secrets, document))
         if unnamed:
             await events.note(
                 "warn",

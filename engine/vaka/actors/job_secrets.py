@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from pydantic import SecretStr
@@ -27,6 +28,7 @@ from vaka.models.ciphers import BranchType, Scope, is_cipher
 from vaka.models.component import ComponentDefinition
 from vaka.models.configuration import secrets_with_paths
 from vaka.models.job import JobRecord
+from vaka.turns import beside
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class JobSecrets:
     async def given(self, document: Json) -> Json:
         """The same of a document that came with a request, where secrets may be in the clear."""
         opened = await self._encryption.decrypt_given(document, self._scope, memory=self._memory)
-        return self._noted(document, "", opened)
+        return await beside(document, partial(self._noted, document, "", opened))
 
     async def image_parameters(self, definition: ComponentDefinition) -> Json:
         """A component's own parameters, opened as that component's, whichever the job runs."""
@@ -99,7 +101,7 @@ class JobSecrets:
             ApplicationError: the key provider does not answer.
         """
         if not self._encryption.can_encrypt:
-            paths = plain_secrets(state)
+            paths = await beside(state, partial(plain_secrets, state))
             if not paths:
                 return state
             if not is_kept:
@@ -142,7 +144,7 @@ class JobSecrets:
                 reason=refusal.reason,
                 paths=tuple(_joined(where, path) for path in refusal.paths),
             ) from None
-        return self._noted(document, where, opened)
+        return await beside(document, partial(self._noted, document, where, opened))
 
     def _noted(self, document: Json, where: str, opened: Json) -> Json:
         self.hide(value for _, value in secrets_with_paths(opened))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from vaka.errors import NotFound, UserError
@@ -32,7 +32,8 @@ class DefinitionPlan:
     """`name` and `value` of the placeholders that were replaced, as the job's result lists them."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        # no copy: a configuration may be large, and nothing changes it
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> DefinitionPlan:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from vaka.actors.plan import DefinitionPlan, Plan
 from vaka.errors import NotFound, UserError
@@ -21,6 +22,7 @@ from vaka.models.ciphers import is_cipher
 from vaka.models.configuration import JobConfiguration
 from vaka.models.job import JobSpec
 from vaka.models.tree import text
+from vaka.turns import beside
 from vaka.variables import (
     SHARED_CODE,
     VARIABLES,
@@ -65,7 +67,8 @@ class _Resolver:
 
     async def resolve(self, definition: DefinitionPlan) -> DefinitionPlan:
         """`definition` with its placeholders replaced; itself when it has none."""
-        given = JobConfiguration.parse(definition.configuration).data
+        document = definition.configuration
+        given = (await beside(document, partial(JobConfiguration.parse, document))).data
         configuration = await self._with_shared_code(given)
         vault = await self._vault_for(configuration)
         variables_id = configuration.get("variables_id")

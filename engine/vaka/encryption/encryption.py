@@ -20,9 +20,8 @@ from typing import Any, Final
 
 import trio
 
-from vaka._turns import in_turn
 from vaka.encryption import cipher
-from vaka.encryption.structure import Copy, Large, Slot, as_text, is_placeholder
+from vaka.encryption.structure import Copy, Slot, as_text, is_placeholder
 from vaka.errors import ApplicationError, CipherRefused, EngineError, InvalidInput, PluginError
 from vaka.hooks import (
     CipherReader,
@@ -43,6 +42,7 @@ from vaka.models.ciphers import (
     split_cipher,
 )
 from vaka.models.reencryption import CipherOrigin
+from vaka.turns import beside
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,6 @@ _SHOWN: Final = 12
 """Characters of a cipher's body that a message may show."""
 _BATCH: Final = 512
 """Small values that are encrypted or decrypted before anything else may run: about ten milliseconds."""
-_INLINE_VALUES: Final = 5_000
-"""Values of a document that is copied at once, in about as long; a larger one is in a thread."""
 _SPECIAL: Final = frozenset("K{")
 """What values begin with that may stay as they are."""
 _UNKNOWN: Final = "unknown"
@@ -173,7 +171,7 @@ class Encryption:
             InvalidInput: no family binds these ids; too many secrets, or too large ones.
             ApplicationError: no key provider, or it does not answer.
         """
-        copy = await _copied(document)
+        copy = await beside(document, partial(Copy, document))
         target = self._target(scope, family)
         writer = self._local_writer
         small: list[Slot] = []
@@ -300,7 +298,7 @@ class Encryption:
             # straight from one to the other: a text that looks like a cipher must become one
             return await self._seal((await self._text(value, context)).encode(), target)
 
-        return await self._each(await _copied(document), context, moved)
+        return await self._each(await beside(document, partial(Copy, document)), context, moved)
 
     async def reencrypt_value(self, value: str, scope: Scope, family: str) -> str:
         """A cipher made anew in a family that its scope has."""
@@ -357,7 +355,7 @@ class Encryption:
         self, document: Json, context: _Context, change: Callable[[Slot], Awaitable[Json]]
     ) -> Json:
         """A copy with its ciphers opened, and the rest of its secrets changed."""
-        copy = await _copied(document)
+        copy = await beside(document, partial(Copy, document))
         copy.slots = await self._slow(copy.slots, context)
         return await self._each(copy, context, change)
 
@@ -625,13 +623,6 @@ class Encryption:
             "project": context.scope.project,
         }
         log.info("cipher.refused", extra=extra)
-
-
-async def _copied(document: Json) -> Copy:
-    try:
-        return Copy(document, most=_INLINE_VALUES)
-    except Large:
-        return await in_turn(partial(Copy, document))
 
 
 def _bytes(text: str, slot: Slot) -> bytes:

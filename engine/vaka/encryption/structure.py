@@ -6,7 +6,6 @@ What stands in a list has no key and stays (encryption.md section 6).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -55,32 +54,24 @@ class Slot(NamedTuple):
         self.container[self.key] = value
 
 
-class Large(Exception):
-    """A document has more values than whoever wants a copy has time for."""
-
-
 class Copy:
     """A copy of a document, and its secrets in the order in which they stand in it.
 
     Raises:
         InvalidInput: there are more than `MAX_VALUES`.
         ApplicationError: the document holds what is not JSON.
-        Large: it has more than `most` values.
     """
 
-    def __init__(self, document: Json, *, most: float = math.inf) -> None:
-        self._left = most
+    def __init__(self, document: Json) -> None:
         self._root: list[Json] = [document]
         self.slots: list[Slot] = []
         self.unnamed: list[str] = []
         """Paths of texts in lists under marked keys: they look like secrets, and stay as they are."""
         if isinstance(document, Mapping):
             self._root[0] = top = dict(document)
-            self._left -= len(top)
             self._walk(top)
         elif isinstance(document, list | tuple):
             self._root[0] = items = list(document)
-            self._left -= len(items)
             self._walk(items)
         elif document is not None and not isinstance(document, str | int | float | Numeral):
             raise ApplicationError(
@@ -102,8 +93,6 @@ class Copy:
         ]
         while levels:
             container, members, above, is_marked = levels[-1]
-            if self._left < 0:
-                raise Large
             is_list = isinstance(container, list)
             for key, value in members:
                 if type(value) is str:  # nearly all of them
@@ -115,10 +104,9 @@ class Copy:
                     continue
                 if is_list and type(value) in _SCALARS:
                     continue
-                if isinstance(value, Mapping | tuple | list):
-                    child: Any = dict(value) if isinstance(value, Mapping) else list(value)
+                if isinstance(value, dict | list | tuple | Mapping):
+                    child: Any = list(value) if isinstance(value, list | tuple) else dict(value)
                     container[key] = child
-                    self._left -= len(child)
                     marked = is_marked if is_list else key.startswith("#")
                     levels.append((child, _members(child), (above, key), marked))
                     break

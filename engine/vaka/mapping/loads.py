@@ -12,7 +12,6 @@ from typing import Any
 
 import trio
 
-from vaka._turns import in_turn
 from vaka.datafolder import JobFolder, printable
 from vaka.errors import ApplicationError, Conflict, InvalidInput, MappingFailed, NotFound, UserError
 from vaka.hooks import MappingBackend
@@ -35,6 +34,7 @@ from vaka.models.storage import (
     TableLoad,
 )
 from vaka.models.tree import text
+from vaka.turns import in_turn
 
 _SYSTEM = "system"
 """Provider of the metadata that say who made an object."""

@@ -13,7 +13,6 @@ from functools import partial
 
 import trio
 
-from vaka._turns import in_turn
 from vaka.datafolder import JobFolder
 from vaka.errors import MappingFailed
 from vaka.hooks import MappingBackend
@@ -34,6 +33,7 @@ from vaka.mapping.preparing import (
 from vaka.mapping.results import Report, TableResult
 from vaka.models.mapping import FileOptions, InputFile, OutputFile, OutputTable
 from vaka.models.storage import StorageScope
+from vaka.turns import in_turn
 
 PARALLEL = 4
 """Tables that are loaded, and files that are stored, at a time."""

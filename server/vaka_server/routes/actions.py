@@ -12,7 +12,6 @@ from vaka.errors import InvalidInput, NotFound
 from vaka.models.component import ComponentDefinition
 from vaka_server import documents
 from vaka_server.access import Access, check_component
-from vaka_server.body import parse_json, parse_object
 from vaka_server.requests import action_spec
 from vaka_server.route import Call, Response, Route
 from vaka_server.routes.docker import RUN_ID_LENGTH, header, members, of_caller
@@ -31,7 +30,7 @@ async def act(call: Call, component: str, action: str) -> Response:
             f"Component '{component}' not found", kind="component", id=component
         ) from error
     ComponentDefinition.parse(registered).check_action(action)
-    spec = action_spec(members(parse_json(await call.raw())), component, action)
+    spec = action_spec(members(await call.json()), component, action)
     spec = of_caller(call, spec, run_id=header(call, "X-KBC-RunId", RUN_ID_LENGTH))
     result = await call.engine.act(spec)
     return call.runner(documents.action(result.value))
@@ -39,7 +38,7 @@ async def act(call: Call, component: str, action: str) -> Response:
 
 async def act_by_body(call: Call) -> Response:
     """`POST /sync-actions/actions`: the body says which action of which component."""
-    given = parse_object(await call.raw())
+    given = await call.json_object()
     component = _named(given, "componentId")
     action = _named(given, "action")
     definition = await _definition(call, component)

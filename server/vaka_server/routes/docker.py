@@ -9,7 +9,6 @@ from pydantic import SecretStr
 from vaka.errors import InvalidInput, NotFound
 from vaka.models.job import ActionSpec, JobSpec, Mode
 from vaka_server.access import Access, check_component
-from vaka_server.body import parse_json
 from vaka_server.documents import job_url
 from vaka_server.problems import Refused
 from vaka_server.requests import job_spec
@@ -46,7 +45,7 @@ async def run_nothing(call: Call) -> Response:  # noqa: ARG001 - the route's sig
 
 async def _create(call: Call, component: str, mode: Mode, tag: str | None) -> Response:
     """Check in the order of runner.md section 1.6.2, submit, answer 202."""
-    given = members(parse_json(await call.raw()))
+    given = members(await call.json())
     check_component(call.token, component)
     try:
         await call.gate.component(component)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vaka.errors import InvalidInput
 from vaka_server.access import Access
-from vaka_server.body import parse_json
 from vaka_server.route import Call, Response, Route
 
 LONGEST = 1_000_000_000
@@ -20,7 +19,7 @@ async def plan(call: Call) -> Response:
 async def collect(call: Call) -> Response:
     """`POST /vaka/gc`: what a plan of this moment names."""
     await call.check_installation()
-    given = parse_json(await call.raw())
+    given = await call.json()
     timeout = given.get("timeout") if isinstance(given, dict) else None
     if timeout is not None and (
         isinstance(timeout, bool)

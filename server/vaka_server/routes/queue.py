@@ -20,7 +20,6 @@ from vaka.models.event import Event
 from vaka.models.job import JobQuery, Status
 from vaka_server import documents
 from vaka_server.access import Access, check_component
-from vaka_server.body import parse_json
 from vaka_server.route import Call, Response, Route
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ async def error_note(call: Call, job_id: str) -> Response:
     """`PUT /queue/jobs/{id}/error-note`."""
     found = await _job(call, job_id)
     check_component(call.token, found.record.component)
-    given = parse_json(await call.raw())
+    given = await call.json()
     note = given.get("errorNote") if isinstance(given, dict) else None
     if not isinstance(note, str):
         raise InvalidInput("Specify 'errorNote'.")

@@ -15,7 +15,6 @@ from vaka.errors import Conflict, InvalidInput, NotFound
 from vaka.models.job import JobQuery, JobRecord, Mode, Status
 from vaka_server import documents
 from vaka_server.access import Access
-from vaka_server.body import parse_json
 from vaka_server.fields import Fields
 from vaka_server.problems import Refused
 from vaka_server.requests import job_spec
@@ -58,7 +57,7 @@ SIZES = ("xsmall", "small", "medium", "large")
 
 async def create(call: Call) -> Response:
     """`POST /queue/jobs`."""
-    given = parse_json(await call.raw())
+    given = await call.json()
     if not isinstance(given, dict):
         raise InvalidInput("The request's body must be a JSON object.")
     component = given.get("component")

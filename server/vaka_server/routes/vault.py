@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from vaka_server import documents, encrypting
 from vaka_server.access import Access, check_component
-from vaka_server.body import parse_object
 from vaka_server.problems import Refused
 from vaka_server.requests import flag
 from vaka_server.route import Call, Response, Route
@@ -18,7 +17,7 @@ async def variables(call: Call) -> Response:
 
 async def put_variable(call: Call, name: str) -> Response:
     """`PUT /vaka/vault/{name}`."""
-    given = parse_object(await call.raw())
+    given = await call.json_object()
     value = given.get("value")
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise Refused(400, "value: must be a text.")
@@ -54,7 +53,7 @@ async def put_credentials(call: Call, component: str, credentials: str) -> Respo
     """`PUT /vaka/oauth/{component}/{id}`."""
     check_component(call.token, component)
     given = await encrypting.credentials(
-        call.engine.encryption, parse_object(await call.raw()), call.project.id, component
+        call.engine.encryption, await call.json_object(), call.project.id, component
     )
     await call.engine.catalog.put_oauth_credentials(call.project.id, component, credentials, given)
     return Response(b"", 204)

@@ -24,10 +24,10 @@ from vaka.encryption import (
     unnamed_secrets,
 )
 from vaka.encryption import cipher as v1
-from vaka.encryption.structure import Copy, Large
 from vaka.errors import ApplicationError, CipherRefused, InvalidInput, PluginError
 from vaka.hooks import CipherReader, Encryptor, Purpose
 from vaka.models.ciphers import PREFIXES, CipherScope, Scope, cipher_scope, is_cipher
+from vaka.turns import is_large
 from vaka_keyring.provider import KeyRingProvider
 from vaka_keyring.ring import new_ring
 from vaka_legacy.clouds import AwsReader
@@ -153,9 +153,7 @@ async def test_a_large_document_is_encrypted_beside_the_event_loop(
     assert document == before
     assert encrypted != document
     assert await encryption.decrypt(encrypted, SCOPE) == document
-    with pytest.raises(Large):
-        Copy(document, most=5_000)
-    assert len(Copy(document, most=7_000 * 3).slots) == 1
+    assert is_large(document)
 
 
 @pytest.mark.scenario("encryption", 30)

@@ -6,7 +6,6 @@ from vaka.errors import NotFound
 from vaka.models.catalog import Branch
 from vaka_server import documents
 from vaka_server.access import Access
-from vaka_server.body import parse_object
 from vaka_server.problems import Refused, conflict_is
 from vaka_server.route import Call, Response, Route
 from vaka_server.routes.storage import jobs
@@ -77,7 +76,7 @@ async def branches(call: Call) -> Response:
 
 async def create_branch(call: Call) -> Response:
     """`POST /vaka/branches`."""
-    given = parse_object(await call.raw())
+    given = await call.json_object()
     name, description = given.get("name"), given.get("description", "")
     if not isinstance(name, str) or not isinstance(description, str):
         raise Refused(400, "name: must be a text, and so must be description.")

@@ -6,7 +6,6 @@ from vaka.errors import AccessDenied
 from vaka.models.catalog import Configuration, Token
 from vaka_server import documents
 from vaka_server.access import Access
-from vaka_server.body import parse_object
 from vaka_server.problems import Refused
 from vaka_server.route import Call, Response, Route
 from vaka_server.routes.storage.configurations import DETAILS, configuration_documents
@@ -52,7 +51,7 @@ async def put_component(call: Call, component: str) -> Response:
     Components are all projects': what one is decides what runs with the secrets of each.
     """
     await call.check_installation()
-    given = parse_object(await call.raw())
+    given = await call.json_object()
     if given.setdefault("id", component) != component:
         raise Refused(400, f"id: must be {component}, as in the path.")
     try:
