@@ -17,7 +17,7 @@ import random
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -184,10 +184,12 @@ class Listener:
                     await trio.sleep(PAUSE)  # most likely out of descriptors
                     continue
                 self._last = trio.current_time()
-                if not await self._is_room():
-                    self.refused += 1
-                    connection.close()
-                    continue
+                with ExitStack() as stack:
+                    stack.enter_context(connection)
+                    if not await self._is_room():
+                        self.refused += 1
+                        continue
+                    stack.pop_all()  # `_serve` closes it
                 self._connections += 1
                 connections.start_soon(self._serve, connection)
 
