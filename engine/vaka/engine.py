@@ -237,7 +237,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             await self._exit.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
             # a caller's own error comes back as itself; a group means that we broke
-            if error is None or list(leaves(group)) != [error]:
+            if error is None or list(leaves(group)) != list(leaves(error)):
                 raise
 
     @asynccontextmanager
@@ -296,11 +296,14 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 await store.expire_owner(previous)
             async with trio.open_nursery() as helpers:
                 self._health = HealthCheck(services, helpers)
-                if config.worker:
-                    async with self._working(services):
+                try:
+                    if config.worker:
+                        async with self._working(services):
+                            yield
+                    else:
                         yield
-                else:
-                    yield
+                finally:
+                    self._health = None
                 helpers.cancel_scope.cancel()
 
     def _secrets(self) -> Encryption:
@@ -703,7 +706,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def health(self) -> Health:
         """Whether the engine can work: what the store, the runtime and the disk answer.
 
-        While one of them takes long to answer, what was learnt in the last five seconds is told again.
+        While one of them takes long to answer, what was learnt in the last seconds is told again.
         """
         if self._health is None:
             raise _not_open()

@@ -22,7 +22,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from vaka.models.json_text import NotJson, parse_json_text
 from vaka.models.moment import parse_moment
-from vaka.turns import beside, in_turn
+from vaka.turns import beside
 from vaka_server.body import parse_object, spool_file
 from vaka_server.problems import Refused
 
@@ -351,7 +351,7 @@ async def read_fields(
     if not raw or raw == b"[]":  # PHP's clients do not tell an empty object from an empty list
         return Fields({})
     if kind == "application/x-www-form-urlencoded":
-        return Fields(await in_turn(partial(parse_form, raw)))
+        return Fields(await beside(raw, partial(parse_form, raw)))
     if kind in {"", "application/json"} or kind.endswith("+json"):
         return Fields(await beside(raw, partial(parse_object, raw)))
     raise Refused(

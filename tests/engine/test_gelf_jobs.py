@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from tests.keys import KEY_RING
 
 from vaka import Engine, EngineConfig, Event, Job, JobSpec, Outcome, Status
+from vaka.actors import listeners
 from vaka.actors.listeners import LABEL_GELF, MOST_CONNECTIONS
 from vaka.actors.logs import CAMOUFLAGE, CONTACT
 from vaka.gelf import CHUNK_MAGIC, MESSAGE_BYTES
@@ -403,7 +404,10 @@ async def test_many_connections_and_silent_ones_hold_nothing_up(bench: Bench) ->
     )
 
 
-async def test_a_connection_waits_for_the_place_of_one_that_is_being_closed(bench: Bench) -> None:
+async def test_a_connection_waits_for_the_place_of_one_that_is_being_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "CROWDED", PATIENCE)
     async with running(bench, "tcp") as component:
         silent = [await trio.open_tcp_stream(*component.address) for _ in range(MOST_CONNECTIONS)]
         late = await trio.open_tcp_stream(*component.address)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -10,7 +12,7 @@ from tests.engine.conftest import MakeEngine
 from trio.testing import MockClock
 
 from vaka import Engine, Health
-from vaka.actors.health import PATIENCE, PATIENCE_IF_BAD, TIMEOUT
+from vaka.actors.health import GOOD_FOR, PATIENCE, PATIENCE_IF_BAD, TIMEOUT
 from vaka.errors import ApplicationError
 from vaka.testing import FakeHost
 
@@ -53,7 +55,8 @@ async def test_the_first_answer_waits_for_a_slow_daemon(
     async with make_engine() as engine:
         host.delays["info"] = 2
         health, seconds = await asked(engine)
-        assert (health.ok, seconds) == (True, 2)
+        assert health.ok
+        assert seconds == pytest.approx(2)
 
 
 async def test_a_daemon_that_hangs_is_said_to_after_a_while(
@@ -73,7 +76,7 @@ async def test_a_daemon_that_hangs_is_said_to_after_a_while(
         assert health.runtime == f"no answer within {TIMEOUT:g} s"
         assert seconds <= PATIENCE_IF_BAD
         host.delays["info"] = 0
-        await trio.sleep(TIMEOUT)
+        await trio.sleep(GOOD_FOR)
         assert (await engine.health()).ok
 
 
@@ -82,9 +85,9 @@ async def test_a_good_answer_stands_in_for_so_long_only(
 ) -> None:
     async with make_engine() as engine:
         assert (await engine.health()).ok
-        await trio.sleep(TIMEOUT)
+        await trio.sleep(GOOD_FOR)
         host.delays["info"] = 3
-        assert (await asked(engine))[1] == 3
+        assert (await asked(engine))[1] == pytest.approx(3)
 
 
 async def test_many_who_ask_at_once_ask_the_daemon_once(
@@ -106,7 +109,7 @@ async def test_who_stops_waiting_does_not_stop_the_question(
         host.delays["info"] = 2
         with trio.move_on_after(1):
             await engine.health()
-        assert (await asked(engine))[1] == 1
+        assert (await asked(engine))[1] == pytest.approx(1)
 
 
 async def test_a_mistake_in_a_plugin_is_a_reason_and_no_end(
@@ -116,6 +119,38 @@ async def test_a_mistake_in_a_plugin_is_a_reason_and_no_end(
         host.fail("info", ZeroDivisionError("by hand"))
         assert (await engine.health()).runtime == "ZeroDivisionError: by hand"
         assert (await engine.health()).ok
+
+
+async def test_a_disk_that_cannot_be_looked_at_is_a_reason_and_no_end(
+    host: FakeHost, clock: MockClock, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_engine(worker=False) as engine:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "is_dir", fails)
+            assert (await engine.health()).disk == "PermissionError: by hand"
+        await trio.sleep(GOOD_FOR)
+        assert (await engine.health()).ok
+
+
+async def test_an_engine_that_was_closed_says_so(clock: MockClock, make_engine: MakeEngine) -> None:
+    async with make_engine() as engine:
+        assert (await engine.health()).ok
+    with pytest.raises(ApplicationError, match="not open"):
+        await engine.health()
+
+
+async def test_an_error_of_the_callers_comes_back_as_itself(
+    clock: MockClock, make_engine: MakeEngine
+) -> None:
+    for error in (ValueError("one"), ExceptionGroup("some", [ValueError("one"), KeyError("two")])):
+        with pytest.raises(type(error)) as caught:
+            async with make_engine(worker=False):
+                raise error
+        assert caught.value is error
+
+
+def fails(*_: object) -> NoReturn:
+    raise PermissionError("by hand")
 
 
 async def test_an_engine_that_closes_leaves_nobody_waiting(

@@ -1,4 +1,5 @@
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,7 @@ async def test_one_thing_is_done_at_a_time_and_errors_come_bare() -> None:
 
     def work(number: int) -> None:
         working.append(number)
+        time.sleep(0.001)  # others would come between
         assert working == [number]
         working.remove(number)
         done.append(number)

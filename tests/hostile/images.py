@@ -465,7 +465,7 @@ DOCUMENTS = (
     _document(
         "manifest-columns",
         "tables/a.csv.manifest",
-        "'{\"columns\": [' + ','.join('\"c%d\"' % i for i in range(200_000)) + ']}'",
+        "'{\"columns\": [' + ','.join('\"c%d\"' % i for i in range(190_000)) + ']}'",
     ),
     _document(
         "manifest-keys",
@@ -613,6 +613,6 @@ SIZES_LONG = {
     "line": 30_000_000,
     "lines": 20_000,
     "zeros": 300_000_000,
-    "entries": 45_000,
+    "entries": 39_000,
     "bytes": 200_000_000,
 }

@@ -191,7 +191,16 @@ class Actions:
     async def _run(self, call: _Call) -> ActionResult:
         services, stage = self._services, call.stage
         image = await prepare_image(services, stage.definition, stage.reference, _log_notice)
-        container = await beside(stage.document, partial(self._container, call, image))
+        container = services.plugins.container_spec(
+            await beside(stage.document, partial(self._container, call, image)),
+            SpecContext(
+                job_id=0,
+                project=call.project.id,
+                component=stage.definition.id,
+                kind="action",
+                features=stage.definition.features,
+            ),
+        )
         began = trio.current_time()
         log.info(
             "action.started",
@@ -227,32 +236,23 @@ class Actions:
             variables["KBC_TOKENID"] = call.spec.token_id or ""
             variables["KBC_TOKENDESC"] = call.spec.token_description or ""
         deadline = services.now().timestamp() + 2 * config.action_timeout + config.stop_grace
-        return services.plugins.container_spec(
-            profile(
-                config,
-                call.stage,
-                call.limits,
-                name=call.name,
-                image=image,
-                mounts=mounts(call.folder),
-                environment=variables,
-                labels={
-                    LABEL_INSTANCE: config.instance,
-                    LABEL_DEADLINE: str(int(deadline)),
-                    LABEL_PREFIX + "jobId": "0",
-                    LABEL_PREFIX + "runId": call.run_id,
-                    LABEL_PREFIX + "rowId": "",
-                    LABEL_PREFIX + "containerName": f"{definition.sanitised_id}-0-{call.run_id}-0",
-                    LABEL_PREFIX + "projectId": project.id,
-                },
-            ),
-            SpecContext(
-                job_id=0,
-                project=project.id,
-                component=definition.id,
-                kind="action",
-                features=definition.features,
-            ),
+        return profile(
+            config,
+            call.stage,
+            call.limits,
+            name=call.name,
+            image=image,
+            mounts=mounts(call.folder),
+            environment=variables,
+            labels={
+                LABEL_INSTANCE: config.instance,
+                LABEL_DEADLINE: str(int(deadline)),
+                LABEL_PREFIX + "jobId": "0",
+                LABEL_PREFIX + "runId": call.run_id,
+                LABEL_PREFIX + "rowId": "",
+                LABEL_PREFIX + "containerName": f"{definition.sanitised_id}-0-{call.run_id}-0",
+                LABEL_PREFIX + "projectId": project.id,
+            },
         )
 
     async def _answer(self, call: _Call, container: ContainerSpec, answer: _Answer) -> None:

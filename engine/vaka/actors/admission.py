@@ -73,7 +73,7 @@ class Admission:
         now = trio.current_time()
         if now - self._looked >= LOOK_AGAIN:
             before = self._disk.warns
-            self._disk = await trio.to_thread.run_sync(self._look)
+            self._disk = await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
             self._looked = now
             if self._disk.warns is not None and before is None:
                 log.warning("disk.filling", extra={"reason": self._disk.warns})

@@ -817,11 +817,11 @@ class DefinitionActor:
         """
         succeeded = has_succeeded(ending)
         if stage.kind == "main":
-            usage = await in_turn(partial(self._read_usage, stage))
+            usage = await self._usage(stage)
             if usage:
                 await self._services.store.save_usage(self._fence, usage, self._index)
             if succeeded:
-                component_state, variables = await in_turn(partial(self._read_left, stage))
+                component_state, variables = await self._left_over(stage)
                 component_state = await self._secrets.sealed_state(
                     component_state, is_kept=self._keeps_state
                 )
@@ -1011,13 +1011,25 @@ class DefinitionActor:
                 dumps_config(state.component, kind), f"state.{stage.extension}"
             )
 
-    def _read_left(self, stage: Stage) -> tuple[Any, list[dict[str, str]] | InvalidInput]:
-        """What the main component wants to remember, hidden, and the variables that it gives to its job.
+    async def _left_over(self, stage: Stage) -> tuple[Any, list[dict[str, str]] | InvalidInput]:
+        """What the main component wants to remember, hidden, and the variables it gives to its job."""
+        data, given = await trio.to_thread.run_sync(self._read_left, stage)
+        if data is None and given is None:
+            return {}, []
+        # what a component can put into a state takes seconds to look through
+        return await in_turn(partial(self._parsed_left, stage, data, given))
 
-        Runs in a thread: what a component can put into a state takes seconds to look through.
-        """
+    def _read_left(self, stage: Stage) -> tuple[bytes | None, bytes | InvalidInput | None]:
+        data = self._folder.read_state(f"state.{stage.extension}")
+        try:
+            return data, self._folder.read_result(RESULT_FILE)
+        except InvalidInput as error:
+            return data, error
+
+    def _parsed_left(
+        self, stage: Stage, data: bytes | None, given: bytes | InvalidInput | None
+    ) -> tuple[Any, list[dict[str, str]] | InvalidInput]:
         name = f"state.{stage.extension}"
-        data = self._folder.read_state(name)
         state: Any = {}
         if data is not None:
             state = parse_state_file(
@@ -1025,18 +1037,21 @@ class DefinitionActor:
             )
             secret_count(state)  # too many are refused before each is looked for in all its forms
             self._hide(state)
+        if isinstance(given, InvalidInput):
+            return state, given
         try:
-            given = self._folder.read_result(RESULT_FILE)
             variables = {} if given is None else parse_result(given, path=f"out/{RESULT_FILE}")
         except InvalidInput as error:
             return state, error
         named = [{"name": name, "value": text(value)} for name, value in variables.items()]
         return state, self._events.masker.document(named)
 
-    def _read_usage(self, stage: Stage) -> list[dict[str, Any]]:
-        data = self._folder.read_usage(f"usage.{stage.extension}")
-        if data is None:
-            return []
+    async def _usage(self, stage: Stage) -> list[dict[str, Any]]:
+        name = f"usage.{stage.extension}"
+        data = await trio.to_thread.run_sync(self._folder.read_usage, name)
+        return [] if data is None else await in_turn(partial(self._parsed_usage, stage, data))
+
+    def _parsed_usage(self, stage: Stage, data: bytes) -> list[dict[str, Any]]:
         usage = parse_usage(data, format=stage.definition.configuration_format)
         masked: list[dict[str, Any]] = self._events.masker.document(usage)
         return masked

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
+from vaka.actors.admission import DiskState
 from vaka.actors.services import Services
 from vaka.errors import ApplicationError, EngineError
 from vaka.models.job import Status
@@ -21,7 +22,9 @@ from vaka.models.job import Status
 log = logging.getLogger(__name__)
 
 TIMEOUT = 5.0
-"""Seconds that each part has for its answer, and that an answer may stand in for the next one."""
+"""Seconds that each part has for its answer."""
+GOOD_FOR = 15.0
+"""Seconds that an answer may stand in for the next one, so that who asks every ten does not wait."""
 PATIENCE = 0.05
 """Seconds that are waited for a new answer while there is a good one."""
 PATIENCE_IF_BAD = 1.0
@@ -54,11 +57,12 @@ class HealthCheck:
         self._learnt = -math.inf
 
     async def now(self) -> Health:
-        """How the parts are; while that takes long, how they were at most `TIMEOUT` seconds ago."""
-        if self._answered is None:
-            self._answered = trio.Event()
-            self._nursery.start_soon(self._ask, self._answered)
+        """How the parts are; while that takes long, how they were at most `GOOD_FOR` seconds ago."""
         answered = self._answered
+        if answered is None:
+            answered = trio.Event()
+            self._nursery.start_soon(self._ask, answered)
+            self._answered = answered
         with trio.move_on_after(self._patience()):
             await answered.wait()
         if self._last is None:
@@ -66,7 +70,7 @@ class HealthCheck:
         return self._last
 
     def _patience(self) -> float:
-        if self._last is None or trio.current_time() - self._learnt >= TIMEOUT:
+        if self._last is None or trio.current_time() - self._learnt >= GOOD_FOR:
             return math.inf
         return PATIENCE if self._last.ok else PATIENCE_IF_BAD
 
@@ -83,6 +87,7 @@ class HealthCheck:
         is_worker = services.config.worker
         reasons: dict[str, str | None] = {}
         counts: dict[Status, int] = {}
+        disk = DiskState()
 
         async def ask(part: str, question: Callable[[], Awaitable[object]]) -> None:
             reasons[part] = await _reason(question)
@@ -90,18 +95,22 @@ class HealthCheck:
         async def count() -> None:
             counts.update(await services.store.counts())
 
+        async def look() -> None:
+            nonlocal disk
+            disk = await services.admission.disk()
+
         async with trio.open_nursery() as questions:
             questions.start_soon(ask, "store", count)
             if is_worker:
                 questions.start_soon(ask, "runtime", services.runtime.info)
-            disk = await services.admission.disk()
+            questions.start_soon(ask, "disk", look)
         warnings = [disk.warns] if disk.warns and not disk.stops else []
         if not is_worker and reasons["store"] is None:
             warnings += _nobody_works(counts)
         return Health(
             store=reasons["store"],
             runtime=reasons.get("runtime"),
-            disk=disk.stops,
+            disk=reasons["disk"] or disk.stops,
             warnings=tuple(warnings),
         )
 

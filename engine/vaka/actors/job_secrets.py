@@ -125,13 +125,13 @@ class JobSecrets:
 
     def untold_legacy(self) -> list[str]:
         """Where old ciphers were read since this was asked before."""
-        paths = [path for path, is_told in self._legacy.items() if not is_told]
+        paths = [path for path, is_told in list(self._legacy.items()) if not is_told]
         self._legacy |= dict.fromkeys(paths, True)
         return paths
 
     def unwritten_uses(self) -> list[str]:
         """Where ciphers were opened since this was asked before."""
-        paths = [path for path, is_written in self._used.items() if not is_written]
+        paths = [path for path, is_written in list(self._used.items()) if not is_written]
         self._used |= dict.fromkeys(paths, True)
         return paths
 

@@ -208,9 +208,9 @@ def make_folder(
         InvalidInput: something else has that name, or it is taken away at once.
         ApplicationError: this process may not give folders away.
     """
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
     try:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
         descriptor = open_folder(parent, name, shown)
     except FileNotFoundError as error:
         raise gone(shown) from error

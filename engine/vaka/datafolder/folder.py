@@ -547,10 +547,16 @@ class JobFolder:
 
 
 def _replace(source: int, name: str, target: int, new_name: str) -> None:
-    """Move, also where something that cannot be replaced at once is in the way."""
+    """Move, also where something that cannot be replaced at once is in the way.
+
+    Raises:
+        InvalidInput: the folder that it is to go to was removed.
+    """
     try:
         move(name, source, new_name, target)
     except OSError as error:
+        if error.errno == errno.ENOENT and not os.fstat(target).st_nlink:
+            raise gone(f"The folder of {printable(new_name)}") from error
         if error.errno not in {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}:
             raise
         remove(target, new_name)

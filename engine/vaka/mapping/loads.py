@@ -34,7 +34,7 @@ from vaka.models.storage import (
     TableLoad,
 )
 from vaka.models.tree import text
-from vaka.turns import in_turn
+from vaka.turns import beside
 
 _SYSTEM = "system"
 """Provider of the metadata that say who made an object."""
@@ -272,7 +272,7 @@ class Storage:
                         )
                     ):
                         await self.report("note", "warn", warning, {})
-                    loaded.said = await in_turn(partial(self._metadata, plan))
+                    loaded.said = await beside(plan.table.data, partial(self._metadata, plan))
                     said = tuple(loaded.said) if self.backend.says_with_loads else ()
                     loads.append(replace(plan.load, paths=opened.paths, metadata=said))
             except UserError as error:

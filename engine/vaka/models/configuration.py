@@ -619,7 +619,7 @@ def _scalars(document: Json) -> Iterator[tuple[tuple[str, ...], Any]]:
     stack: list[tuple[tuple[str, ...], Json]] = [((), document)]
     while stack:
         path, value = stack.pop()
-        if isinstance(value, dict | Mapping):  # a dictionary is told at once
+        if isinstance(value, (dict, Mapping)):  # most are told by the first
             stack.extend(((*path, key), item) for key, item in reversed(list(value.items())))
         elif isinstance(value, list):
             indexed = reversed(list(enumerate(value)))

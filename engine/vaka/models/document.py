@@ -34,7 +34,7 @@ MAX_DEPTH = 200
 """Levels of nesting. Python's own stack ends near a thousand, and some of it is in use."""
 MAX_VALUES = 200_000
 """Values in one document, counted as often as a YAML alias repeats them. Two thousand columns with ten
-entries of metadata each have half as many."""
+entries of metadata each have a third as many."""
 MAX_YAML_NODES = 100_000
 """Values and keys in one YAML document, aliases counted once. Each takes 1 kB and 20 µs to read."""
 MAX_NUMBER_BITS = 4096

@@ -259,7 +259,7 @@ def test_a_source_that_vanished_is_said_to_be_gone(folder: JobFolder) -> None:
         pass
 
 
-def test_a_source_that_vanishes_while_it_is_listed_does_not_take_the_others_with_it(
+def test_a_source_that_vanishes_while_it_is_listed_is_said_to_be_gone(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "b"):

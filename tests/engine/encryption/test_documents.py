@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import os
+import threading
 import tracemalloc
 import zlib
 from collections.abc import Mapping
@@ -24,10 +25,10 @@ from vaka.encryption import (
     unnamed_secrets,
 )
 from vaka.encryption import cipher as v1
+from vaka.encryption.structure import Copy
 from vaka.errors import ApplicationError, CipherRefused, InvalidInput, PluginError
 from vaka.hooks import CipherReader, Encryptor, Purpose
 from vaka.models.ciphers import PREFIXES, CipherScope, Scope, cipher_scope, is_cipher
-from vaka.turns import is_large
 from vaka_keyring.provider import KeyRingProvider
 from vaka_keyring.ring import new_ring
 from vaka_legacy.clouds import AwsReader
@@ -144,16 +145,24 @@ async def test_a_marked_key_deep_under_a_marked_key_is_encrypted(encryption: Enc
     ],
 )
 async def test_a_large_document_is_encrypted_beside_the_event_loop(
-    document: Any, encryption: Encryption
+    document: Any, encryption: Encryption, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = copy.deepcopy(document)
+    threads: list[int] = []
+
+    def copying(document: Any) -> Copy:
+        threads.append(threading.get_ident())
+        return Copy(document)
+
+    monkeypatch.setattr("vaka.encryption.encryption.Copy", copying)
 
     encrypted = await encryption.encrypt(document, SCOPE)
 
     assert document == before
     assert encrypted != document
     assert await encryption.decrypt(encrypted, SCOPE) == document
-    assert is_large(document)
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.scenario("encryption", 30)
