@@ -271,7 +271,7 @@ class DefinitionActor:
             self._main.default_bucket_id(unit.config_id)
         if is_atomic(self._services.config, unit) and not self._services.storage.loads_together:
             raise no_atomic_output(self._services.storage)
-        await self._hide_beside(self._state.component, *self._documents())
+        await self._hide_given(self._state.component)
         self._secrets.hide(tokens_within(own_credentials(unit.configuration)))
         wanted_credentials(unit.configuration)  # refuses what no broker is asked for any more
 
@@ -333,7 +333,7 @@ class DefinitionActor:
         credentials = await self._credentials(unit.configuration, records)
         if credentials is not None:
             self._stages = await self._chain(unit, credentials)
-            await self._hide_beside(*self._documents())
+            await self._hide_given()
         if any(
             each.kind == "main" and each.status is StageStatus.COLLECTED
             for each in records.values()
@@ -419,10 +419,9 @@ class DefinitionActor:
             data_types_support=self._main.data_types_support,
         )
 
-    def _documents(self) -> list[Any]:
-        return [stage.document for stage in self._stages]
-
-    async def _hide_beside(self, *documents: Any) -> None:
+    async def _hide_given(self, *more: Any) -> None:
+        """Hide everything secret that the stages are given, and in `more`."""
+        documents = [*more, *(stage.document for stage in self._stages)]
         await beside(documents, partial(self._hide, *documents))
 
     def _hide(self, *documents: Any) -> None:

@@ -106,7 +106,6 @@ class Listener:
         self._socket = listening
         self._handle = handle
         self._places = trio.Semaphore(MOST_CONNECTIONS)
-        self._connections = 0
         self.refused = 0
         """Connections that were closed because there was no place for them."""
         self._handling = 0
@@ -134,7 +133,8 @@ class Listener:
         with trio.move_on_after(DRAIN_TIMEOUT) as patience:
             # two looks: between them, what the kernel has just got comes to us
             while looks < 2 and (self._handling or trio.current_time() - self._last < QUIET):
-                settled = not (self._handling or self._connections or self._news.poll(0))
+                is_open = self._places.value < MOST_CONNECTIONS
+                settled = not (self._handling or is_open or self._news.poll(0))
                 looks = looks + 1 if settled else 0
                 await trio.sleep(PAUSE)
         if patience.cancelled_caught:
@@ -190,7 +190,6 @@ class Listener:
                         self.refused += 1
                         continue
                     stack.pop_all()  # `_serve` closes it
-                self._connections += 1
                 connections.start_soon(self._serve, connection)
 
     async def _is_room(self) -> bool:
@@ -215,7 +214,6 @@ class Listener:
         except OSError as error:
             log.info("connection.broken", extra={"reason": str(error)})
         finally:
-            self._connections -= 1
             self._places.release()
 
     async def _take_frames(self, connection: trio.socket.SocketType) -> None:
