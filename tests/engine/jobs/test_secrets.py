@@ -55,10 +55,11 @@ def document(project: Project, index: int = -1) -> Any:
 def kept(engine: Engine) -> str:
     """Every byte that the engine has on disk, as text."""
     found = []
-    for path in engine.config.home.rglob("*"):
-        # a job's folder goes after its end is told, and may be going now
-        with suppress(FileNotFoundError, IsADirectoryError):
-            found.append(path.read_bytes().decode("utf-8", "replace"))
+    # a job's folder goes after its end is told, and may be going now: `os.walk` steps over that
+    for where, _, names in os.walk(engine.config.home):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found.append((Path(where) / name).read_bytes().decode("utf-8", "replace"))
     return "\n".join(found)
 
 
